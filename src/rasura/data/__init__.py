@@ -1,0 +1,22 @@
+"""What examples are (`Data`, `Examples`), what is to be forgotten (requests), and where data comes from (sources)."""
+
+from rasura.data.dataset import Data, input_shape
+from rasura.data.examples import Examples, Standardise, examples_from
+from rasura.data.requests import ForgetClasses, ForgetSamples, Parts, Request, describe, resolve
+from rasura.data.sources import DATA_SOURCES, load_data
+
+__all__ = [
+    "DATA_SOURCES",
+    "Data",
+    "Examples",
+    "ForgetClasses",
+    "ForgetSamples",
+    "Parts",
+    "Request",
+    "Standardise",
+    "describe",
+    "examples_from",
+    "input_shape",
+    "load_data",
+    "resolve",
+]

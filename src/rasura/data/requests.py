@@ -1,0 +1,107 @@
+"""What is to be forgotten: whole classes, or single training examples."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rasura.data.dataset import Data, whole
+from rasura.data.examples import Examples
+from rasura.errors import InputError
+
+
+@dataclass(frozen=True)
+class ForgetClasses:
+    """Forget everything that makes these classes recognisable.
+
+    Attributes:
+        classes: names of the data's classes, or their numbers.
+    """
+
+    classes: tuple[str | int, ...]
+
+    def __init__(self, classes: Iterable[str | int] | str | int):
+        object.__setattr__(self, "classes", (classes,) if isinstance(classes, (str, int)) else tuple(classes))
+
+
+@dataclass(frozen=True)
+class ForgetSamples:
+    """Forget that these training examples were ever seen; their classes stay.
+
+    Attributes:
+        indices: positions in the data's training examples, each once.
+    """
+
+    indices: tuple[int, ...]
+
+    def __init__(self, indices: Iterable[int] | Tensor):
+        given = indices.tolist() if isinstance(indices, Tensor) else indices
+        object.__setattr__(self, "indices", tuple(_position(index) for index in given))
+
+
+Request = ForgetClasses | ForgetSamples
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A request resolved against data: which training examples go and which stay.
+
+    Attributes:
+        forget: training examples to forget.
+        retain: training examples to keep.
+        forget_classes: numbers of the classes that go as a whole; empty for a sample request.
+    """
+
+    forget: Examples
+    retain: Examples
+    forget_classes: tuple[int, ...]
+
+
+def resolve(request: Request, data: Data) -> Parts:
+    """Split the training examples by the request.
+
+    Raises:
+        InputError: unknown class (with the nearest name), index outside the training set or given twice, nothing to
+            forget, or nothing left to retain.
+    """
+    if isinstance(request, ForgetClasses):
+        chosen = data.class_numbers(request.classes)
+        going = torch.isin(data.train.labels, torch.tensor(chosen))
+    elif isinstance(request, ForgetSamples):
+        chosen = ()
+        going = _mask(request.indices, len(data.train))
+    else:
+        raise InputError(f"request: got {type(request).__name__}; allowed: ForgetClasses, ForgetSamples")
+    return Parts(_filled("forget", data.train.take(going)), _filled("retain", data.train.take(~going)), chosen)
+
+
+def describe(request: Request, data: Data) -> str:
+    """The request in words, for records and pages."""
+    if isinstance(request, ForgetClasses):
+        return ", ".join(data.classes[number] for number in data.class_numbers(request.classes))
+    return f"{len(request.indices)} training example{'s' * (len(request.indices) != 1)}"
+
+
+def _position(index: int) -> int:
+    number = whole(index)
+    if number is None:
+        raise InputError(f"indices: {index!r} is no position; allowed: whole numbers (of a mask: mask.nonzero()[:, 0])")
+    return number
+
+
+def _mask(indices: tuple[int, ...], size: int) -> Tensor:
+    wrong = [index for index in indices if not 0 <= index < size]
+    if wrong:
+        raise InputError(f"indices: {wrong[0]} is not in the training set; allowed: 0 to {size - 1}")
+    if len(set(indices)) < len(indices):
+        raise InputError(f"indices: {len(indices) - len(set(indices))} given twice; allowed: each index once")
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[torch.tensor(indices, dtype=torch.int64)] = True
+    return mask
+
+
+def _filled(field: str, examples: Examples) -> Examples:
+    if not len(examples):
+        raise InputError(f"{field}: the request leaves 0 training examples to {field}; allowed: at least 1")
+    return examples

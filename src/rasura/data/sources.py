@@ -1,0 +1,227 @@
+"""Where data comes from: the embedded set, scikit-learn's digits, files in the usual layouts, or a Python file."""
+
+import hashlib
+import importlib.resources
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rasura.data import _readers
+from rasura.data._readers import Part, Read
+from rasura.data.dataset import Data
+from rasura.data.examples import Standardise, examples_from
+from rasura.errors import InputError, unknown
+
+DATA_SOURCES: dict[str, str] = {
+    "fashion-mini": "14,000 images of Fashion-MNIST (28×28 grey, 10 classes), part of rasura: nothing to download",
+    "digits": "scikit-learn's 1,797 handwritten digits (8×8 grey, 10 classes)",
+    "idx:DIR": "MNIST, Fashion-MNIST and the like: *-images-idx3-ubyte and *-labels-idx1-ubyte, plain or .gz",
+    "cifar10:DIR": "CIFAR-10, binary version (data_batch_1.bin …)",
+    "cifar100:DIR": "CIFAR-100, binary version (train.bin, test.bin), fine labels",
+    "folder:DIR[@SIZE]": "images as CLASS/image, train/CLASS/image with test/ or val/, or Tiny ImageNet; @64 resizes",
+    "npz:FILE": "arrays x_train, y_train, x_test, y_test and, if you like, classes (MedMNIST's keys work too)",
+    "FILE.py:FUNCTION": "a function of yours, without arguments, that returns a rasura.Data",
+}
+
+
+def load_data(spec: str) -> Data:
+    """Load data by name, by `format:path`, by path alone (the format is detected), or from a Python file.
+
+    Args:
+        spec: one of `DATA_SOURCES`. Images are stored as bytes and standardised per channel by the training images'
+            mean and standard deviation. Where the source holds no test part, a seeded fifth of each class is held out.
+
+    Raises:
+        InputError: an unknown name, or files that are missing, damaged or of another layout.
+
+    >>> load_data("digits")
+    Data('digits', 10 classes, 1198 training and 599 held-out examples)
+    """
+    prefix, _, rest = spec.partition(":")
+    if spec in _NAMED:
+        return _NAMED[spec]()
+    if prefix in _FORMATS and rest:
+        return _FORMATS[prefix](rest)
+    file, _, function = spec.rpartition(":")
+    if file.endswith(".py"):
+        return _from_python(file, function)
+    if spec and _sized(spec)[0].exists():
+        return _detected(spec)
+    raise _unknown_source(spec)
+
+
+# ------------------------------------------------------------------------------------------- by name
+
+
+def _fashion_mini() -> Data:
+    resource = importlib.resources.files("rasura.data") / "fashion_mini.npz"
+    with importlib.resources.as_file(resource) as path:
+        return _as_data(_readers.read_npz(path), "fashion-mini")
+
+
+def _digits() -> Data:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
+    images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    train, test = (Part(images[rows], labels[rows]) for rows in _readers.stratified(labels, share=1 / 3))
+    return _as_data(Read(train, test, tuple("0123456789")), "digits")
+
+
+_NAMED: dict[str, Callable[[], Data]] = {"fashion-mini": _fashion_mini, "digits": _digits}
+
+
+# ------------------------------------------------------------------------------------------- by path
+
+
+def _idx(text: str) -> Data:
+    root = _existing("idx", text)
+    read = _readers.read_idx(root)
+    folder = (_readers.idx_folder(root) or root).resolve()
+    return _as_data(read, (folder.parent if folder.name == "raw" else folder).name)
+
+
+def _cifar10(text: str) -> Data:
+    return _as_data(_readers.read_cifar(_existing("cifar10", text), 10), "cifar10")
+
+
+def _cifar100(text: str) -> Data:
+    return _as_data(_readers.read_cifar(_existing("cifar100", text), 100), "cifar100")
+
+
+def _folder(text: str) -> Data:
+    path, size = _sized(text)
+    root = _existing("folder", path)
+    return _as_data(_readers.read_folder(root, size), root.resolve().name)
+
+
+def _npz(text: str) -> Data:
+    path = _existing("npz", text)
+    return _as_data(_readers.read_npz(path), path.stem)
+
+
+_FORMATS: dict[str, Callable[[str], Data]] = {
+    "idx": _idx,
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "folder": _folder,
+    "npz": _npz,
+}
+
+
+def _detected(text: str) -> Data:
+    path, size = _sized(text)
+    if path.is_file() and path.suffix == ".npz":
+        return _npz(text)
+    if path.is_file():
+        wanted = f"{path}:FUNCTION" if path.suffix == ".py" else "a folder, an .npz file or FILE.py:FUNCTION"
+        raise InputError(f"data: {path} is a file of no known format; allowed: {wanted}")
+    if size is None and _readers.idx_folder(path):
+        return _idx(text)
+    if size is None and _readers.cifar_folder(path, 10):
+        return _cifar10(text)
+    if size is None and _readers.cifar_folder(path, 100):
+        return _cifar100(text)
+    return _folder(text)
+
+
+def _sized(text: str) -> tuple[Path, int | None]:
+    """'lfw@64' → lfw, 64; a folder that is really called 'lfw@64' stays one."""
+    path = Path(text).expanduser()
+    match = re.fullmatch(r"(.+)@(\d+)", text)
+    if match is None or path.exists():
+        return path, None
+    size = int(match[2])
+    if not 1 <= size <= 4096:
+        raise InputError(f"folder: {text} asks for images of {size}×{size}; allowed: @1 to @4096")
+    return Path(match[1]).expanduser(), size
+
+
+def _existing(field: str, path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f"{field}: {path} does not exist; allowed: an existing path")
+    if path.is_file() != (field == "npz"):
+        kind = "file" if path.is_file() else "folder"
+        raise InputError(f"{field}: {path} is a {kind}; allowed: a {'file' if field == 'npz' else 'folder'}")
+    return path
+
+
+def _unknown_source(spec: str) -> InputError:
+    prefix = spec.partition(":")[0]
+    if prefix not in _FORMATS and re.search(r"[/\\~.]", prefix):
+        return InputError(f"data: {spec} does not exist; allowed: an existing path, or {', '.join(DATA_SOURCES)}")
+    return unknown("data", spec if prefix in (*_NAMED, *_FORMATS) else prefix, DATA_SOURCES)
+
+
+# ------------------------------------------------------------------------------------ by Python file
+
+
+def _from_python(file: str, function: str) -> Data:
+    path = _python_file(file)
+    make = getattr(_imported(path), function, None)
+    if not callable(make):
+        raise InputError(f"data: {path} has no function {function!r}; allowed: a function of that file")
+    data = make()
+    if not isinstance(data, Data):
+        raise InputError(f"data: {function} of {path} returned {type(data).__name__}; allowed: a rasura.Data")
+    return data
+
+
+def _python_file(file: str) -> Path:
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise InputError(f"data: {path} does not exist; allowed: an existing Python file")
+    return path.resolve()
+
+
+def _imported(path: Path) -> ModuleType:
+    # Named by its path, so that it can hide no other module; registered, because dataclasses look their module up.
+    name = f"rasura_data_{path.stem}_{hashlib.blake2b(bytes(path), digest_size=6).hexdigest()}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# -------------------------------------------------------------------------------------------- shared
+
+
+def _as_data(read: Read, name: str) -> Data:
+    images = [torch.from_numpy(part.images) for part in (read.train, read.test)]
+    standardise = _standardise(images[0])
+    train, test = (
+        examples_from(stored, torch.from_numpy(part.labels), standardise)
+        for stored, part in zip(images, (read.train, read.test), strict=True)
+    )
+    data = Data(train, test, read.classes, name)
+    strange = set(test.labels.tolist()) - set(train.labels.tolist())
+    if strange:
+        raise InputError(
+            f"test: class {data.classes[min(strange)]!r} has no training examples; allowed: the classes of train"
+        )
+    return data
+
+
+def _standardise(images: Tensor) -> Standardise:
+    """Mean and standard deviation per channel, exact: from how often each of the 256 values occurs."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        chunks = (chunk[:, channel].flatten() for chunk in images.split(8192))
+        counts = sum((torch.bincount(chunk, minlength=256) for chunk in chunks), torch.zeros(256, dtype=torch.int64))
+        share = counts.double() / counts.sum().clamp(min=1)
+        mean = float(share @ values)
+        variance = float(share @ (values - mean) ** 2)
+        means.append(mean)
+        stds.append(variance**0.5 if int((counts > 0).sum()) > 1 else 1.0)
+    return Standardise(tuple(means), tuple(stds))

@@ -1,0 +1,22 @@
+"""The one error a user sees: a line that names the field, the value and what is allowed."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """What was given cannot be used. The message is one line: field, value, what is allowed."""
+
+
+def unknown(field: str, value: object, allowed: Iterable[str]) -> InputError:
+    """An error for a name that is not among the allowed ones; it leads with the nearest name.
+
+    >>> print(unknown("class", "Shrit", ["Shirt", "Coat"]))
+    class: 'Shrit' is unknown; did you mean 'Shirt'? Allowed: Shirt, Coat
+    """
+    names = [str(name) for name in allowed]
+    folded = {name.casefold(): name for name in reversed(names)}
+    close = get_close_matches(str(value).casefold(), folded, n=1, cutoff=0.5)
+    hint = f"did you mean {folded[close[0]]!r}? " if close else ""
+    shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")
+    return InputError(f"{field}: {value!r} is unknown; {hint}Allowed: {shown}")

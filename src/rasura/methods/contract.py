@@ -1,0 +1,274 @@
+"""The contract of a method: what it is given, what it returns, and the checks around every call."""
+
+import copy
+import importlib
+import pkgutil
+import time
+import warnings as python_warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from rasura.data import Data, Examples, Request, describe, resolve
+from rasura.errors import InputError, unknown
+from rasura.models import Card, card_of, logits_of, save_model, with_card
+from rasura.progress import Progress, silent, terminal
+from rasura.training import Recipe, predict
+
+Reads = Literal["forget", "retain"]
+VALIDATION = 2048
+"""Training examples of each side, at most, on which the effect of a method is checked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A trained model and what it must forget. A method sees only the examples that it declares to read.
+
+    Attributes:
+        model: the trained model. A method never changes it.
+        forget: training examples to forget; None for a method that does not declare them.
+        retain: training examples to keep; None for a method that does not declare them.
+        forget_classes: numbers of the classes to forget; empty for a sample request.
+        classes: number of classes K.
+        seed: where all of a method's randomness comes from.
+        progress: where progress goes.
+        recipe: how the original was trained, as far as known; `retrain` starts from it.
+    """
+
+    model: nn.Module
+    forget: Examples
+    retain: Examples
+    forget_classes: tuple[int, ...]
+    classes: int
+    seed: int = 0
+    progress: Progress = silent
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def copy_of_model(self) -> nn.Module:
+        """A deep copy to work on, every parameter trainable."""
+        return copy.deepcopy(self.model).requires_grad_(True)
+
+    def require_classes(self, method: str) -> tuple[int, ...]:
+        """The classes to forget.
+
+        Raises:
+            InputError: the request is for samples.
+        """
+        if not self.forget_classes:
+            raise InputError(f"request: {method} cannot forget samples; allowed: ForgetClasses")
+        return self.forget_classes
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A frozen dataclass whose fields are the hyperparameters; calling it solves a problem.
+
+    It returns a new model and a record of JSON values. See `rasura.testing.check_method` for all it must keep.
+    """
+
+    reads: ClassVar[tuple[Reads, ...]]
+
+    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What `forget` returns.
+
+    Attributes:
+        model: the unlearned model, in eval mode.
+        record: JSON values: method, its settings, the request, seed, the method's own record, accuracies before and after.
+        seconds: wall-clock time of the method itself.
+        warnings: lines a person should read, e.g. that nothing was forgotten.
+    """
+
+    model: nn.Module
+    record: dict[str, Any]
+    seconds: float
+    warnings: tuple[str, ...]
+
+    def save(self, folder: str | Path) -> None:
+        """Write a model folder, whole or not at all; `model.json` keeps the record in the model's history."""
+        save_model(self.model, folder)
+
+
+def forget(
+    model: nn.Module, data: Data, request: Request, method: Method, seed: int = 0, progress: Progress | None = None
+) -> Outcome:
+    """Make a trained model forget.
+
+    Args:
+        model: any trained classifier; it is not changed.
+        data: what it was trained on. The held-out part is not looked at.
+        request: `ForgetClasses` or `ForgetSamples`.
+        method: one of `rasura.methods`, or your own dataclass that keeps the contract.
+        seed: same seed, same bits on the CPU.
+        progress: default: a bar on stderr for work of more than two seconds.
+
+    Returns:
+        The outcome. Its warnings say if forgetting had no effect or broke the model.
+
+    Raises:
+        InputError: a request or setting that cannot be served; weights that became NaN; a method that changed nothing.
+    """
+    parts = resolve(request, data)
+    check_fits(model, data)
+    with _reporting(progress) as report:
+        problem = Problem(
+            model=model,
+            forget=parts.forget,
+            retain=parts.retain,
+            forget_classes=parts.forget_classes,
+            classes=len(data.classes),
+            seed=seed,
+            progress=report,
+            recipe=_recipe_of(card_of(model)),
+        )
+        begun = time.perf_counter()
+        result, own_record = method(only_declared(method, problem))
+        seconds = time.perf_counter() - begun
+        _check_result(model, result, method)
+        effect = _effect(model, result, parts.forget, parts.retain, seed)
+    record = {
+        "method": name_of(method),
+        "settings": asdict(method),  # pyright: ignore[reportArgumentType]
+        "request": {"forget": describe(request, data), "classes": list(parts.forget_classes)},
+        "seed": seed,
+        "effect": effect,
+        "details": own_record,
+    }
+    with_card(result, card_of(model).after({**record, "seconds": round(seconds, 3)}))
+    return Outcome(result, record, seconds, tuple(_alarms(effect, bool(parts.forget_classes), len(data.classes))))
+
+
+def only_declared(method: Method, problem: Problem) -> Problem:
+    """The problem without the examples that the method does not declare to read."""
+    hidden = {part: None for part in ("forget", "retain") if part not in method.reads}
+    return replace(problem, **hidden)
+
+
+def check_fits(model: nn.Module, data: Data) -> None:
+    """Whether the model takes the data's inputs and has one output per class.
+
+    Raises:
+        InputError: wrong image size or channels, another preprocessing than the model was trained with, or another
+            number of outputs.
+    """
+    card = card_of(model)
+    inputs, _ = data.train.batch(torch.arange(min(2, len(data.train))))
+    shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else None
+    if card.input_shape and shape and card.input_shape != shape:
+        raise InputError(f"data: inputs of shape {shape}; allowed: {card.input_shape}, as the model was trained on")
+    _check_preprocessing(card, data)
+    outputs = predict(model, data.train.take(torch.arange(min(2, len(data.train))))).shape[1]
+    if outputs != len(data.classes):
+        raise InputError(f"model: {outputs} outputs; allowed: {len(data.classes)}, one per class of {data.name}")
+    if card.classes and card.classes != data.classes:
+        raise InputError(
+            f"classes: the model's are {', '.join(card.classes)}; allowed: those of {data.name}, "
+            f"{', '.join(data.classes)}, in the same order"
+        )
+
+
+def names() -> list[str]:
+    """The names of all methods: one per file of this folder that does not start with an underscore."""
+    folder = str(Path(__file__).parent)
+    files = [module.name for module in pkgutil.iter_modules([folder])]
+    return sorted(name.replace("_", "-") for name in files if not name.startswith("_") and name != "contract")
+
+
+def method_class(name: str) -> type:
+    """The dataclass of a method by its name, e.g. "logit-mask" → `LogitMask`.
+
+    Raises:
+        InputError: no such method; the message has the nearest name.
+
+    >>> method_class("logit-mask").__name__
+    'LogitMask'
+    """
+    if name not in names():
+        raise unknown("method", name, names())
+    module = importlib.import_module(f"rasura.methods.{name.replace('-', '_')}")
+    return getattr(module, class_name(name))
+
+
+def class_name(name: str) -> str:
+    """`logit-mask` → `LogitMask`."""
+    return "".join(part.capitalize() for part in name.replace("_", "-").split("-"))
+
+
+def name_of(method: Any) -> str:
+    """`LogitMask()` → `logit-mask`; a user's own class keeps its module's name out."""
+    letters = type(method).__name__
+    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in letters).removeprefix("-")
+
+
+@contextmanager
+def _reporting(progress: Progress | None) -> Iterator[Progress]:
+    if progress is not None:
+        yield progress
+        return
+    with terminal() as report:
+        yield report
+
+
+def _recipe_of(card: Card) -> Recipe:
+    stored = card.training.get("recipe", {})
+    known = {one.name for one in fields(Recipe)}
+    return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items() if key in known})
+
+
+def _check_preprocessing(card: Card, data: Data) -> None:
+    given = data.train.transform
+    mean, std = tuple(getattr(given, "mean", ())), tuple(getattr(given, "std", ()))
+    if card.mean and mean and not _close((*card.mean, *card.std), (*mean, *std)):
+        raise InputError(
+            f"data: standardised with mean {mean} and std {std}; allowed: mean {card.mean} and std {card.std}, "
+            "as the model was trained with"
+        )
+
+
+def _close(left: tuple[float, ...], right: tuple[float, ...]) -> bool:
+    return len(left) == len(right) and all(abs(a - b) <= 1e-3 for a, b in zip(left, right, strict=True))
+
+
+def _check_result(model: nn.Module, result: nn.Module, method: Method) -> None:
+    before, after = model.state_dict(), result.state_dict()
+    assert result is not model and before.keys() == after.keys(), "a method returns a new model with the same names"
+    for name, tensor in after.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"{name_of(method)}: {name} became NaN or infinite; allowed: gentler settings")
+    if all(torch.equal(before[name], after[name]) for name in before):
+        raise InputError(f"{name_of(method)}: no weight changed; allowed: settings or a request that change the model")
+
+
+def _effect(model: nn.Module, result: nn.Module, forget: Examples, retain: Examples, seed: int) -> dict[str, float]:
+    """Accuracy on training examples before and after; a sample of them is enough for an alarm."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for part, examples in (("forget", forget), ("retain", retain)):
+        chosen = examples.take(torch.randperm(len(examples), generator=generator)[:VALIDATION])
+        for when, net in (("before", model), ("after", result)):
+            right = predict(net, chosen).argmax(1) == chosen.labels
+            found[f"{part}_accuracy_{when}"] = right.double().mean().item()
+    return found
+
+
+def _alarms(effect: dict[str, float], whole_classes: bool, classes: int) -> Iterator[str]:
+    forget_before, forget_after = effect["forget_accuracy_before"], effect["forget_accuracy_after"]
+    retain_before, retain_after = effect["retain_accuracy_before"], effect["retain_accuracy_after"]
+    if whole_classes and forget_after > 0.5 * forget_before:
+        yield (
+            f"no effect: accuracy on the examples to forget is {forget_after:.1%}, was {forget_before:.1%}; "
+            "try stronger settings"
+        )
+    if retain_after < max(2 / classes, 0.5 * retain_before):
+        yield (
+            f"collapse: accuracy on the examples to keep is {retain_after:.1%}, was {retain_before:.1%}; "
+            "try gentler settings"
+        )

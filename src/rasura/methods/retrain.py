@@ -1,0 +1,37 @@
+"""Retraining from scratch on the retained examples (RFS): the reference that every other method is measured by."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import nn
+
+from rasura.methods._fresh import reinitialised
+from rasura.methods.contract import Problem
+from rasura.training import fit
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Train a newly initialised net of the same architecture on the retained examples.
+
+    It is verified, parameter by parameter, that nothing of the trained model was carried over (`_fresh.reinitialised`).
+
+    Attributes:
+        epochs: passes over the retained examples; 0 means as many as the original's recipe, or 10 if that is unknown.
+        learning_rate: the highest rate; 0 means that of the original's recipe.
+    """
+
+    epochs: int = 0
+    learning_rate: float = 0.0
+
+    reads: ClassVar = ("retain",)
+
+    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
+        recipe = replace(
+            problem.recipe,
+            epochs=self.epochs or problem.recipe.epochs,
+            learning_rate=self.learning_rate or problem.recipe.learning_rate,
+        )
+        model = reinitialised(problem.model, problem.seed)
+        fit(model, problem.retain, recipe, problem.seed, progress=problem.progress, label="retrain")
+        return model, {"epochs": recipe.epochs, "reinitialised": sum(1 for _ in model.parameters())}

@@ -1,0 +1,24 @@
+"""Small nets of our own, and loading of anyone's."""
+
+from rasura.models.build import FAMILIES, build_model
+from rasura.models.card import Card, card_of, with_card
+from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
+from rasura.models.logits import device_of, logits_of, to_device
+from rasura.models.zoo import ZOO
+
+__all__ = [
+    "FAMILIES",
+    "ZOO",
+    "Card",
+    "build_model",
+    "card_of",
+    "device_of",
+    "fresh_model",
+    "load_model",
+    "logits_of",
+    "save_model",
+    "to_card",
+    "to_device",
+    "with_card",
+    "write_model",
+]

@@ -1,0 +1,157 @@
+"""Build a model by name: our own nets, timm's, torchvision's, Hugging Face's, or a function in a user's file."""
+
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rasura.errors import InputError, unknown
+from rasura.models.zoo import ZOO
+
+FAMILIES = {
+    "timm:NAME": "a model of timm, e.g. timm:resnet18,pretrained=true",
+    "torchvision:NAME": "a model of torchvision, e.g. torchvision:vit_b_16",
+    "hf:NAME": "a Hugging Face classifier, from a local folder or the Hub",
+    "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
+}
+"""Names that lead outside the package, with what they mean."""
+
+
+def build_model(architecture: str, classes: int, channels: int | None = None, size: int | None = None) -> nn.Module:
+    """A freshly initialised model (or a pretrained one, where its family says so).
+
+    Args:
+        architecture: `NAME[,option=value…]`: a net of `ZOO` or of one of `FAMILIES`. Options are the builder's own
+            keyword arguments, e.g. `resnet8,width=32`.
+        classes: number of outputs.
+        channels: image channels; None for models that do not take images.
+        size: image side in pixels.
+
+    Raises:
+        InputError: unknown name (with the nearest one), unknown option, or a value that the builder refuses.
+
+    >>> sum(p.numel() for p in build_model("resnet8,width=8", classes=10, channels=1, size=28).parameters())
+    19498
+    """
+    name, options = parse_architecture(architecture)
+    given = {"classes": classes, "channels": channels, "size": size}
+    if name in ZOO:
+        if channels is None or size is None:
+            raise InputError(f"model: {name!r} takes images; allowed: data whose inputs have shape [C, H, H]")
+        return _call(ZOO[name], name, given, options)
+    family, colon, rest = name.partition(":")
+    if name.partition(".py:")[1]:
+        return _call(_function_in(name), name, given, options)
+    if colon and family in _LIBRARIES:
+        return _LIBRARIES[family](rest, given, options)
+    raise unknown("model", name, [*ZOO, *FAMILIES])
+
+
+def parse_architecture(architecture: str) -> tuple[str, dict[str, Any]]:
+    """Split `NAME,option=value,…` into the name and typed options.
+
+    >>> parse_architecture("vit,width=96,pretrained=true")
+    ('vit', {'width': 96, 'pretrained': True})
+    """
+    name, *pairs = architecture.split(",")
+    options = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals and value):
+            raise InputError(f"model: {pair!r} in {architecture!r}; allowed: NAME[,option=value…]")
+        options[key.strip()] = _typed(value.strip())
+    return name.strip(), options
+
+
+def _typed(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _call(builder: Callable[..., Any], name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    """Call a builder with those of `given` that it declares, and with the user's options."""
+    declared = inspect.signature(builder).parameters
+    free = [key for key in declared if key not in given]
+    for key, value in options.items():
+        if key not in free:
+            raise unknown(f"option of {name}", key, free)
+        default = declared[key].default
+        if isinstance(default, int) and type(value) is not type(default):
+            raise InputError(f"{key}: {value!r}; allowed: a value like the default, {default!r}")
+    model = builder(**{key: value for key, value in given.items() if key in declared}, **options)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: {name} returned {type(model).__name__}; allowed: an nn.Module")
+    return model
+
+
+def _function_in(name: str) -> Callable[..., Any]:
+    path, _, function = name.rpartition(":")
+    if not Path(path).is_file():
+        raise InputError(f"model: {path} does not exist; allowed: an existing FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(f"rasura_user_{Path(path).stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, function, None)):
+        raise unknown(f"function in {path}", function, [key for key, value in vars(module).items() if callable(value)])
+    return getattr(module, function)
+
+
+def _timm(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    timm = _library("timm")
+    if name not in timm.list_models():
+        raise unknown("timm model", name, timm.list_models())
+    channels = {} if given["channels"] is None else {"in_chans": given["channels"]}
+    return timm.create_model(name, num_classes=given["classes"], **channels, **options)
+
+
+def _torchvision(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    models = _library("torchvision.models")
+    if name not in models.list_models():
+        raise unknown("torchvision model", name, models.list_models())
+    return models.get_model(name, num_classes=given["classes"], **options)
+
+
+def _hugging_face(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    return load_hugging_face(name, num_labels=given["classes"], ignore_mismatched_sizes=True, **options)
+
+
+_LIBRARIES = {"timm": _timm, "torchvision": _torchvision, "hf": _hugging_face}
+
+
+def load_hugging_face(name: str, **options: Any) -> nn.Module:
+    """A Hugging Face image or text classifier; weights come from safetensors only, and no remote code runs.
+
+    Raises:
+        InputError: no such folder or name, another task than classification, or weights that are only pickled.
+    """
+    transformers = _library("transformers")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        images = hasattr(config, "image_size") or hasattr(config, "num_channels")
+        kind = (
+            transformers.AutoModelForImageClassification if images else transformers.AutoModelForSequenceClassification
+        )
+        return kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"model: hf:{name} cannot be loaded ({reason}); allowed: a classifier in safetensors") from None
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"model: {name} cannot be imported ({error}); allowed: models of installed libraries, pip install "
+            f"'rasura[vision]' brings timm and torchvision"
+        ) from None

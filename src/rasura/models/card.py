@@ -1,0 +1,80 @@
+"""What is known of a model: how to build it, what it was trained on, what it was told to forget.
+
+The card travels with the module as one attribute, so that it survives a deep copy and reaches `model.json`.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from rasura.errors import InputError
+
+_ATTRIBUTE = "_rasura_card"
+
+
+@dataclass(frozen=True)
+class Card:
+    """How to build a model and where it comes from.
+
+    Attributes:
+        architecture: a name that `build_model` takes; None for a module from the user's own code.
+        classes: the names of the classes, in the order of the outputs; empty if unknown.
+        input_shape: one input without the batch dimension, e.g. (1, 28, 28); None if unknown.
+        mean: per channel, what was subtracted from the inputs; empty if nothing is known.
+        std: per channel, what the inputs were divided by.
+        data: the name of the data it was trained on.
+        training: recipe, seed and left-out classes, for the record.
+        history: one entry per forgetting, oldest first.
+    """
+
+    architecture: str | None = None
+    classes: tuple[str, ...] = ()
+    input_shape: tuple[int, ...] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    data: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    history: tuple[dict[str, Any], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as JSON values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(content: Any) -> "Card":
+        """The card that `to_json` wrote.
+
+        Raises:
+            InputError: fields are missing, unknown or of another type.
+        """
+        try:
+            known = {name: content[name] for name in Card.__dataclass_fields__}
+            shape = known["input_shape"]
+            return Card(
+                architecture=None if known["architecture"] is None else str(known["architecture"]),
+                classes=tuple(str(name) for name in known["classes"]),
+                input_shape=None if shape is None else tuple(int(side) for side in shape),
+                mean=tuple(float(value) for value in known["mean"]),
+                std=tuple(float(value) for value in known["std"]),
+                data=str(known["data"]),
+                training=dict(known["training"]),
+                history=tuple(dict(entry) for entry in known["history"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"model.json: not a model card ({error!r}); allowed: a file as rasura wrote it") from None
+
+    def after(self, entry: dict[str, Any]) -> "Card":
+        """The card with one more forgetting in its history."""
+        return replace(self, history=(*self.history, entry))
+
+
+def card_of(model: nn.Module) -> Card:
+    """The model's card; an empty one for a module that has none."""
+    return getattr(model, _ATTRIBUTE, Card())
+
+
+def with_card(model: nn.Module, card: Card) -> nn.Module:
+    """The same module, now carrying `card`."""
+    setattr(model, _ATTRIBUTE, card)
+    return model

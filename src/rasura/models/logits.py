@@ -1,0 +1,35 @@
+"""What every model is to the rest of the package: a map from a batch to logits."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rasura.data.examples import Inputs
+from rasura.errors import InputError
+
+
+def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
+    """Logits `[B, K]` of a batch. The model returns them, or an object with `.logits`, and takes a tensor or a dict.
+
+    Raises:
+        InputError: the output is not a `[B, K]` tensor.
+    """
+    output: Any = model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"model: {type(model).__name__} returned {shape}; allowed: logits of shape [batch, classes]")
+    return logits
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters lie; the CPU for a model without any."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """The batch on `device`."""
+    if isinstance(inputs, dict):
+        return {name: column.to(device, non_blocking=True) for name, column in inputs.items()}
+    return inputs.to(device, non_blocking=True)
