@@ -115,9 +115,9 @@ def features(
 def pooled(tensor: Tensor) -> Tensor:
     """One vector per example.
 
-    `[B, d]` stays; maps `[B, C, H, W]` (or `[B, H, W, C]`, when the two middle sides alone are equal) give the mean over
-    pixels `[B, C]`; tokens `[B, T, d]` give the first token beside the mean over tokens, `[B, 2d]`: a class token
-    holds what the mean does not.
+    `[B, d]` stays; maps `[B, C, H, W]` (or `[B, H, W, C]`, when the two middle sides alone are equal) give the mean
+    over pixels `[B, C]`; tokens `[B, T, d]` give the first token beside the mean over tokens, `[B, 2d]`: a class
+    token holds what the mean does not.
     """
     if tensor.ndim <= 2:
         return tensor.reshape(len(tensor), -1)
@@ -189,7 +189,8 @@ def stream(
         return lambda tensor: receive(point, tensor, labels)
 
     with evaluating(model), tap(model, {point: hand(point) for point in points}):
-        for done, (inputs, labels) in enumerate(examples.batches(batch_size), start=1):
+        for done, (inputs, labels_of_batch) in enumerate(examples.batches(batch_size), start=1):
+            labels = labels_of_batch
             logits_of(model, _fast_layout(to_device(inputs, device)))
             progress(label, done, math.ceil(len(examples) / batch_size))
 
@@ -234,7 +235,7 @@ def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
     operators = tuple(dict.fromkeys(name for name, _, _ in calls if is_operator(modules[name])))
     if not operators:
         kinds = sorted({type(module).__name__ for module in modules.values()})
-        raise InputError(f"model: no learnable linear map runs; found {', '.join(kinds)}; allowed: Linear or Conv layers")
+        raise InputError(f"model: no learnable linear map runs ({', '.join(kinds)}); allowed: Linear or Conv layers")
     order = list(dict.fromkeys(name for name, _, _ in calls))
     return Anatomy(_stages(modules, operators, order), operators, operators[-1], _norms(calls, modules))
 

@@ -61,6 +61,16 @@ def terminal() -> Iterator[Progress]:
         bars.stop()
 
 
+@contextmanager
+def reporting(progress: Progress | None) -> Iterator[Progress]:
+    """The given callback, or the terminal's bars where none was given."""
+    if progress is not None:
+        yield progress
+        return
+    with terminal() as report:
+        yield report
+
+
 def _plain_lines() -> Progress:
     begun: dict[str, float] = {}
     spoken: dict[str, float] = {}

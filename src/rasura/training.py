@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,6 +70,13 @@ class Recipe:
             _among(name, value, kind)
         for name in self.augment:
             _among("augment", name, Augmentation)
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "Recipe":
+        """The recipe that `dataclasses.asdict` wrote; fields that are missing get their defaults."""
+        known: dict[str, Any] = {one.name: content[one.name] for one in fields(Recipe) if one.name in content}
+        known["augment"] = tuple(known.get("augment", ()))
+        return Recipe(**known)
 
 
 @dataclass(frozen=True, eq=False)

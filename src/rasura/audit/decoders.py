@@ -9,98 +9,107 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Ridge penalties that cross-validation chooses from, for mean loss; scikit-learn's C is 1 / (examples · penalty)."""
 FEW_SHOT_PENALTY = 1e-3
 """Few-shot heads have too few labels to choose by; scikit-learn's default (C = 1) for 1,000 examples."""
 HISTORY = 8
 TOLERANCE = 1e-5
 """A problem is solved when the next step promises to lower its loss by less than this share of it."""
-MOST_STEPS = 150
-MOST_HALVINGS = 6
+ROUNDS, STEPS, HALVINGS = 12, 12, 6
+"""The metric is taken anew in each of at most 12 rounds of at most 12 steps, each halved at most 6 times."""
 
 
 def standardised(features: Tensor) -> Tensor:
     """`[N, d]` with mean 0 and deviation 1 per column; constant columns become 0. Labels play no part."""
-    centred = features.double() - features.double().mean(0)
+    wide = features.double()
+    centred = wide - wide.mean(0)
     deviation = centred.std(0, correction=0)
-    return torch.where(deviation > 1e-8 * (1 + features.abs().amax(0)), centred / deviation, 0).float()
+    varies = deviation > 1e-6 * wide.abs().amax(0)
+    return torch.where(varies, centred / deviation.where(varies, 1), 0).float()
 
 
-def fit_logistic(features: Tensor, labels: Tensor, weights: Tensor, penalties: Tensor, classes: int) -> Tensor:
-    """P logistic regressions at once: weights `[P, d + 1, K]`, the intercept last.
+def fit_logistic(
+    features: Tensor, labels: Tensor, weights: Tensor, penalty: float, classes: int, start: Tensor | None = None
+) -> Tensor:
+    """P logistic regressions at once: `[d + 1, K, P]`, the intercept last.
 
-    Problem p minimises sum_i w_pi · crossentropy_i / sum_i w_pi + penalty_p / 2 · |W|² without penalising the intercept,
-    by L-BFGS in the metric of Böhning's bound on the Hessian, (XᵀX/2 + penalty)⁻¹ (Böhning, 1992, Ann. Inst. Statist.
-    Math. 44).
+    Problem p minimises sum_i w_pi · crossentropy_i / sum_i w_pi + penalty / 2 · |W|² without penalising the intercept.
+    L-BFGS in a metric that all problems share: the inverse of each class's own block of the Hessian.
 
     Args:
         features: `[N, d]`, standardised.
         labels: int64 `[N]`.
         weights: `[P, N]`, 0 leaves an example out of a problem.
-        penalties: `[P]`, above 0.
+        penalty: above 0.
         classes: K.
+        start: where to begin, `[d + 1, K, P]`; default: zeros.
     """
-    count, dimension = features.shape[0], features.shape[1] + 1
-    problems = len(weights)
-    design = torch.cat([features, torch.ones(count, 1)], dim=1)
-    share = weights / weights.sum(1, keepdim=True)
-    penalty = penalties[:, None].repeat(1, dimension)
-    penalty[:, -1] = 0
-    truth = share.T[:, :, None] * torch.nn.functional.one_hot(labels, classes)[:, None, :]
+    design = torch.cat([features, torch.ones(len(features), 1)], dim=1)
+    share = (weights / weights.sum(1, keepdim=True)).T.contiguous()
+    truth = torch.nn.functional.one_hot(labels, classes)
+    ridge = torch.full((design.shape[1], 1, 1), penalty)
+    ridge[-1] = 0
 
     def value_and_slope(solution: Tensor) -> tuple[Tensor, Tensor]:
-        flat = solution.permute(1, 0, 2).reshape(dimension, problems * classes)
-        logits = (design @ flat).view(count, problems, classes)
-        logs = logits.log_softmax(2)
-        value = -(truth * logs).sum((0, 2)) + (penalty[:, :, None] * solution.square()).sum((1, 2)) / 2
-        error = logs.exp_().mul_(share.T[:, :, None]).sub_(truth)
-        slope = (design.T @ error.view(count, -1)).view(dimension, problems, classes).permute(1, 0, 2)
-        return value, slope + penalty[:, :, None] * solution
+        odds = _odds(design, solution)
+        right = odds.gather(1, labels[:, None, None].expand(-1, 1, len(weights)))[:, 0]
+        value = -(share * right.clamp(min=1e-30).log()).sum(0) + (ridge * solution.square()).sum((0, 1)) / 2
+        error = odds.sub_(truth[:, :, None]).mul_(share[:, None])
+        slope = (design.T @ error.flatten(1)).view(solution.shape)
+        return value, slope + ridge * solution
 
-    start = torch.zeros(problems, dimension, classes)
-    return minimise(value_and_slope, start, _metric(design, share, penalties))
+    solution = torch.zeros(design.shape[1], classes, len(weights)) if start is None else start
+    for _ in range(ROUNDS):
+        metric = _metric(design, share.mean(1), _odds(design, solution).mean(2), penalty)
+        solution, solved = minimise(value_and_slope, solution, metric)
+        if solved:
+            break
+    return solution
 
 
 def minimise(
     value_and_slope: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, metric: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """L-BFGS (Nocedal and Wright, 2006, algorithm 7.4) over a batch of convex problems `[P, …]`, each with its own step.
+) -> tuple[Tensor, bool]:
+    """L-BFGS (Nocedal and Wright, 2006, algorithm 7.4) over a batch of convex problems `[…, P]`, each with its step.
 
     Args:
-        value_and_slope: objective `[P]` and gradient `[P, …]`.
+        value_and_slope: objective `[P]` and gradient `[…, P]`.
         start: where to begin.
-        metric: multiplies by an approximate inverse Hessian that is fixed.
+        metric: multiplies by an approximate inverse Hessian.
+
+    Returns:
+        Where it ended, and whether all problems are solved.
     """
     solution = start
     value, slope = value_and_slope(solution)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     going = torch.ones_like(value, dtype=torch.bool)
-    for _ in range(MOST_STEPS):
+    for _ in range(STEPS):
         direction = -_two_loops(slope, pairs, metric)
         descent = _dot(slope, direction)
         going &= -descent > TOLERANCE * value.abs()
-        step = going.float()
-        for _ in range(MOST_HALVINGS):
-            candidate = solution + _wide(step, solution) * direction
+        if not bool(going.any()):
+            return solution, True
+        step, short = going.float(), going
+        for _ in range(HALVINGS):
+            candidate = solution + step * direction
             new_value, new_slope = value_and_slope(candidate)
             short = going & (new_value > value + 1e-4 * step * descent)
             if not bool(short.any()):
                 break
             step = torch.where(short, step / 2, step)
-        else:
+        if bool(short.any()):
             # Float32 sees no descent any more along these directions: the problems are solved as far as it goes.
             going &= ~short
-            candidate = torch.where(_wide(short, solution), solution, candidate)
-            new_value, new_slope = torch.where(short, value, new_value), torch.where(_wide(short, slope), slope, new_slope)
-        if not bool(going.any()):
-            break
+            candidate = torch.where(short, solution, candidate)
+            new_value, new_slope = torch.where(short, value, new_value), torch.where(short, slope, new_slope)
         moved, turned = candidate - solution, new_slope - slope
         curvature = _dot(moved, turned)
         pairs.append((moved, turned, torch.where(curvature > 1e-20, 1 / curvature.clamp(min=1e-20), 0)))
         pairs = pairs[-HISTORY:]
         solution, value, slope = candidate, new_value, new_slope
-    return solution
+    return solution, False
 
 
 def cross_fitted(features: Tensor, labels: Tensor, folds: Tensor, classes: int) -> Tensor:
@@ -117,19 +126,17 @@ def cross_fitted(features: Tensor, labels: Tensor, folds: Tensor, classes: int) 
     """
     design = standardised(features)
     number = int(folds.max()) + 1
-    problems = [(penalty, fold) for penalty in PENALTIES for fold in range(number)]
-    weights = torch.stack([(folds != fold).float() for _, fold in problems])
-    penalties = torch.tensor([penalty for penalty, _ in problems])
-    fitted = fit_logistic(design, labels, weights, penalties, classes)
-    fitted = fitted.view(len(PENALTIES), number, *fitted.shape[1:])
-    loss, predicted = torch.zeros(len(PENALTIES), number), torch.zeros(len(PENALTIES), len(labels), dtype=torch.int64)
-    for fold in range(number):
-        out = folds == fold
-        logits = scores(design[out], fitted[:, fold])
-        predicted[:, out] = logits.argmax(2)
-        loss[:, fold] = -logits.log_softmax(2).gather(2, labels[out].expand(len(PENALTIES), -1)[..., None]).sum((1, 2))
-    chosen = (loss.sum(1, keepdim=True) - loss).argmin(0)
-    return predicted[chosen[folds], torch.arange(len(labels))]
+    weights = torch.stack([(folds != fold).float() for fold in range(number)])
+    losses, choices, fitted = [], [], None
+    for penalty in PENALTIES:
+        fitted = fit_logistic(design, labels, weights, penalty, classes, start=fitted)
+        logits = scores(design, fitted)[torch.arange(len(labels)), :, folds]
+        each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        losses.append(torch.zeros(number).index_add_(0, folds, each))
+        choices.append(logits.argmax(1))
+    of_others = torch.stack(losses).sum(1, keepdim=True) - torch.stack(losses)
+    chosen = of_others.argmin(0)
+    return torch.stack(choices)[chosen[folds], torch.arange(len(labels))]
 
 
 def few_shot(
@@ -151,14 +158,14 @@ def few_shot(
     weights[:, torch.isin(used, train)] = 1
     for head, chosen in enumerate(shots):
         weights[head, torch.isin(used, chosen)] = 1
-    penalties = torch.full((len(shots),), FEW_SHOT_PENALTY)
-    fitted = fit_logistic(design[used], labels[used], weights, penalties, classes)
-    return scores(design[test], fitted).argmax(2)
+    fitted = fit_logistic(design[used], labels[used], weights, FEW_SHOT_PENALTY, classes)
+    return scores(design[test], fitted).argmax(1).T
 
 
 def scores(features: Tensor, fitted: Tensor) -> Tensor:
-    """Logits `[P, N, K]` of P fitted regressions `[P, d + 1, K]`."""
-    return features @ fitted[:, :-1] + fitted[:, -1:]
+    """Logits `[N, K, P]` of P fitted regressions `[d + 1, K, P]`."""
+    flat = features @ fitted[:-1].flatten(1) + fitted[-1].flatten()
+    return flat.view(len(features), *fitted.shape[1:])
 
 
 def refit_bias(logits: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
@@ -200,15 +207,24 @@ def _best_bias(logits: Tensor, labels: Tensor) -> Tensor:
     return bias
 
 
-def _metric(design: Tensor, share: Tensor, penalties: Tensor) -> Callable[[Tensor], Tensor]:
-    """Multiplication by (XᵀX/2 + penalty)⁻¹, one factor per penalty: the left-out examples hardly change XᵀX."""
-    weights = share.mean(0)
-    base = (design.T * weights) @ design / 2
-    values, which = penalties.unique(return_inverse=True)
-    ridge = torch.eye(len(base))[None] * values[:, None, None]
-    ridge[:, -1, -1] = 1e-6
-    factors = torch.linalg.cholesky(base[None] + ridge)[which]
-    return lambda slope: torch.cholesky_solve(slope, factors)
+def _odds(design: Tensor, solution: Tensor) -> Tensor:
+    """Probabilities `[N, K, P]`. Much faster than softmax over a short last dimension."""
+    logits = (design @ solution.flatten(1)).view(len(design), *solution.shape[1:])
+    odds = logits.sub_(logits.amax(1, keepdim=True)).exp_()
+    return odds.div_(odds.sum(1, keepdim=True))
+
+
+def _metric(design: Tensor, share: Tensor, odds: Tensor, penalty: float) -> Callable[[Tensor], Tensor]:
+    """Multiplication by the inverse of each class's block of the Hessian, XᵀDX + penalty, averaged over problems.
+
+    It decides how fast the minimum is reached, not where it lies.
+    """
+    spread = share[:, None] * (odds * (1 - odds) + 1e-4)
+    blocks = torch.einsum("nd,nk,ne->kde", design, spread, design)
+    ridge = torch.full((design.shape[1],), penalty)
+    ridge[-1] = 1e-6
+    factors = torch.linalg.cholesky(blocks + torch.diag(ridge))
+    return lambda slope: torch.cholesky_solve(slope.permute(1, 0, 2), factors).permute(1, 0, 2)
 
 
 def _two_loops(slope: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], metric: Callable[[Tensor], Tensor]) -> Tensor:
@@ -216,16 +232,12 @@ def _two_loops(slope: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], metric
     for moved, turned, inverse in reversed(pairs):
         share = inverse * _dot(moved, direction)
         shares.append(share)
-        direction -= _wide(share, direction) * turned
+        direction -= share * turned
     direction = metric(direction)
     for (moved, turned, inverse), share in zip(pairs, reversed(shares), strict=True):
-        direction += _wide(share - inverse * _dot(turned, direction), direction) * moved
+        direction += (share - inverse * _dot(turned, direction)) * moved
     return direction
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
-    return (left * right).flatten(1).sum(1)
-
-
-def _wide(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.ndim - 1))
+    return (left * right).sum((0, 1))

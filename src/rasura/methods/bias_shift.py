@@ -18,8 +18,8 @@ class BiasShift:
     """Lower the forget classes' logits by the smallest amount that takes them out of the winning place.
 
     After the shift a share `accuracy` of the forget examples is still recognised. Nothing but the head's bias
-    changes (Classification-Head Bias in Class-Level Machine Unlearning, arXiv 2605.08730, describes the shortcut that many
-    methods end in). A control: the class stays readable.
+    changes ("Classification-Head Bias in Class-Level Machine Unlearning", arXiv 2605.08730, describes the shortcut
+    that many methods end in). A control: the class stays readable.
 
     Differs: a head without bias has each forgotten row moved against the mean feature direction by the same amount of
     logit at the mean feature of the forget examples.

@@ -4,10 +4,8 @@ import copy
 import importlib
 import pkgutil
 import time
-import warnings as python_warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -16,8 +14,8 @@ from torch import Tensor, nn
 
 from rasura.data import Data, Examples, Request, describe, resolve
 from rasura.errors import InputError, unknown
-from rasura.models import Card, card_of, logits_of, save_model, with_card
-from rasura.progress import Progress, silent, terminal
+from rasura.models import Card, card_of, save_model, with_card
+from rasura.progress import Progress, reporting, silent
 from rasura.training import Recipe, predict
 
 Reads = Literal["forget", "retain"]
@@ -82,7 +80,7 @@ class Outcome:
 
     Attributes:
         model: the unlearned model, in eval mode.
-        record: JSON values: method, its settings, the request, seed, the method's own record, accuracies before and after.
+        record: JSON values: method, settings, request, seed, the method's own record, accuracies before and after.
         seconds: wall-clock time of the method itself.
         warnings: lines a person should read, e.g. that nothing was forgotten.
     """
@@ -118,7 +116,7 @@ def forget(
     """
     parts = resolve(request, data)
     check_fits(model, data)
-    with _reporting(progress) as report:
+    with reporting(progress) as report:
         problem = Problem(
             model=model,
             forget=parts.forget,
@@ -127,7 +125,7 @@ def forget(
             classes=len(data.classes),
             seed=seed,
             progress=report,
-            recipe=_recipe_of(card_of(model)),
+            recipe=Recipe.from_json(card_of(model).training.get("recipe", {})),
         )
         begun = time.perf_counter()
         result, own_record = method(only_declared(method, problem))
@@ -148,7 +146,7 @@ def forget(
 
 def only_declared(method: Method, problem: Problem) -> Problem:
     """The problem without the examples that the method does not declare to read."""
-    hidden = {part: None for part in ("forget", "retain") if part not in method.reads}
+    hidden: dict[str, Any] = {part: None for part in ("forget", "retain") if part not in method.reads}
     return replace(problem, **hidden)
 
 
@@ -206,21 +204,6 @@ def name_of(method: Any) -> str:
     """`LogitMask()` → `logit-mask`; a user's own class keeps its module's name out."""
     letters = type(method).__name__
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in letters).removeprefix("-")
-
-
-@contextmanager
-def _reporting(progress: Progress | None) -> Iterator[Progress]:
-    if progress is not None:
-        yield progress
-        return
-    with terminal() as report:
-        yield report
-
-
-def _recipe_of(card: Card) -> Recipe:
-    stored = card.training.get("recipe", {})
-    known = {one.name for one in fields(Recipe)}
-    return Recipe(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items() if key in known})
 
 
 def _check_preprocessing(card: Card, data: Data) -> None:

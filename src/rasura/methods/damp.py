@@ -4,7 +4,6 @@ At every learnable linear map the direction that sets the forget class apart fro
 of the weights, more strongly where a probe can tell the class apart.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -28,22 +27,22 @@ class Damp:
     """Project forget-specific directions out of every linear map, in one pass over calibration examples.
 
     At operator l with input prototypes mu (one mean per class), forget directions are residuals of the forget
-    prototypes with respect to the retained ones; Q is their orthonormal basis and the edit is W' = W (I - a Q Q^T), with
-    a between 0 and 1 from how well a held-out linear probe tells forget from retain at that place.
+    prototypes with respect to the retained ones; Q is their orthonormal basis and the edit is W' = W (I - a Q Q^T),
+    with a between 0 and 1 from how well a held-out linear probe tells forget from retain at that place.
 
-    Source: arXiv 2604.15166, of which no equations were to be had. `Damp.published()` is the published form as described.
+    Source: arXiv 2604.15166, whose text was not to be had. `Damp.published()` is the published form as described.
     Differs: by default residuals are taken against the leading directions of the *centred* retain prototypes, because
     the span of nine prototypes leaves a look-alike class in place; and the bias absorbs the shift of the retained mean.
 
     Attributes:
-        residual: "centred": what the principal directions of the centred retain prototypes do not explain; "span": what no
-            combination of retain prototypes explains (the paper).
+        residual: "centred": what the principal directions of the centred retain prototypes do not explain;
+            "span": what no combination of retain prototypes explains (the paper).
         energy: for "centred", the share of the retain prototypes' variance that the principal directions hold. Above 0,
             up to 1; higher forgets less and retains more.
-        depth: strength per operator from separability s: "probe" = s, "probe^2" = s squared, "probe*ramp" = s times the
-            operator's relative depth, "constant" = 1.
-        bias: "preserve-mean" moves the bias (or the next BatchNorm's running mean) so that the retained mean stays where
-            it was; "keep" leaves biases alone (the paper).
+        depth: strength per operator from separability s: "probe" = s, "probe^2" = s squared, "probe*ramp" = s
+            times the operator's relative depth, "constant" = 1.
+        bias: "preserve-mean" moves the bias (or the next BatchNorm's running mean) so that the retained mean stays
+            where it was; "keep" leaves biases alone (the paper).
         calibration: the most examples of each side, forget and retain, that are read. 8 or more.
     """
 
@@ -69,10 +68,14 @@ class Damp:
         statistics = _statistics(model, parts, examples, problem, forget_classes)
         records = []
         for place, name in enumerate(parts.operators):
-            records.append(self._edit(model, parts, name, (place + 1) / len(parts.operators), statistics, forget_classes))
+            records.append(
+                self._edit(model, parts, name, (place + 1) / len(parts.operators), statistics, forget_classes)
+            )
         if not any(record["rank"] for record in records):
             reasons = sorted({record["skipped"] for record in records})
-            raise InputError(f"damp: no operator could be edited ({'; '.join(reasons)}); allowed: another residual or data")
+            raise InputError(
+                f"damp: no operator could be edited ({'; '.join(reasons)}); allowed: another residual or data"
+            )
         return model, {"calibration": len(examples), "operators": records}
 
     def _edit(
@@ -114,7 +117,9 @@ class _Statistics:
     separability: float
 
 
-def directions(prototypes: Tensor, forget: Tensor, residual: Residual, energy: float, tolerance: float = 1e-3) -> Tensor:
+def directions(
+    prototypes: Tensor, forget: Tensor, residual: Residual, energy: float, tolerance: float = 1e-3
+) -> Tensor:
     """Orthonormal basis `[d, r]` of the forget-specific directions, r at most the number of forget classes.
 
     Args:
@@ -166,13 +171,9 @@ def _calibration(problem: Problem, most: int) -> Examples:
     for examples in (problem.forget, problem.retain):
         both.append(examples.take(torch.randperm(len(examples), generator=generator)[:most]))
     forget, retain = both
-    joined = Examples(forget.source, *(torch.cat(pair) for pair in _pairs(forget, retain)), forget.transform)
+    labels, rows = torch.cat([forget.labels, retain.labels]), torch.cat([forget.rows, retain.rows])
+    joined = Examples(forget.source, labels, rows, forget.transform)
     return joined.take(torch.randperm(len(joined), generator=generator))
-
-
-def _pairs(one: Examples, two: Examples) -> Iterator[tuple[Tensor, Tensor]]:
-    yield one.labels, two.labels
-    yield one.rows, two.rows
 
 
 def _statistics(

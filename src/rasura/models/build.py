@@ -144,7 +144,7 @@ def load_hugging_face(name: str, **options: Any) -> nn.Module:
         return kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"model: hf:{name} cannot be loaded ({reason}); allowed: a classifier in safetensors") from None
+        raise InputError(f"model: hf:{name} does not load ({reason}); allowed: a classifier in safetensors") from None
 
 
 def _library(name: str) -> Any:

@@ -14,6 +14,7 @@ from rasura.errors import InputError
 from rasura.files import hash_of_file, read_json, whole_folder, write_json
 from rasura.models.build import build_model, load_hugging_face, parse_architecture
 from rasura.models.card import Card, card_of, with_card
+from rasura.models.zoo import ZOO
 
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
@@ -40,9 +41,7 @@ def write_model(model: nn.Module, folder: Path) -> None:
     )
 
 
-def load_model(
-    path: str | Path, architecture: str | nn.Module | None = None, like: Card | None = None, trust_code: bool = False
-) -> nn.Module:
+def load_model(path: str | Path, architecture: str | nn.Module | None = None, like: Card | None = None) -> nn.Module:
     """Load a trained classifier, in eval mode.
 
     Args:
@@ -51,11 +50,10 @@ def load_model(
         architecture: what the weights are for: a name that `build_model` takes, or a module to be filled. Model
             folders know their own; files of weights need one.
         like: a card that says classes and input shape for a file of weights.
-        trust_code: allow a model folder to name a Python file that will be run to build the model.
 
     Raises:
         InputError: nothing there, truncated or pickled weights, weights that do not fit the architecture, or a
-            folder that would run code without `trust_code`.
+            folder that would run a Python file which you did not name yourself as `architecture`.
     """
     path = Path(path)
     if (path / DESCRIPTION).is_file():
@@ -63,19 +61,20 @@ def load_model(
         state = read_weights(path / WEIGHTS)
         if architecture is None and card.architecture is None:
             raise InputError(f"architecture: {path} does not name one; allowed: the module, or FILE.py:FUNCTION")
-        runs_code = architecture is None and ".py:" in (card.architecture or "")
-        if runs_code and not trust_code:
+        if architecture is None and ".py:" in (card.architecture or ""):
             raise InputError(
-                f"architecture: {path} wants to run {card.architecture}; allowed: with --trust-code, or name it yourself"
+                f"architecture: {path} wants to run {card.architecture}; allowed: name that file as the architecture"
             )
         return _filled(architecture or card.architecture or "", card, state, path)
     if (path / "config.json").is_file():
         return load_hugging_face(str(path)).eval()
     if path.is_file():
         if architecture is None:
-            raise InputError(f"architecture: {path} holds weights alone; allowed: an architecture, e.g. resnet8,width=16")
+            raise InputError(
+                f"architecture: {path} holds weights alone; allowed: an architecture, e.g. resnet8,width=16"
+            )
         return _filled(architecture, like or Card(), read_weights(path), path)
-    raise InputError(f"model: {path} is no model; allowed: a model folder, a Hugging Face folder, or a file of weights")
+    raise InputError(f"model: {path} holds none; allowed: a model folder, a Hugging Face folder, a file of weights")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -119,12 +118,12 @@ def fresh_model(card: Card) -> nn.Module:
     """A newly initialised model as the card describes it, carrying the card."""
     if card.architecture is None:
         raise InputError("architecture: the model's card names none; allowed: a name that build_model takes")
-    shape = card.input_shape or (None,)
-    square = len(shape) == 3 and shape[1] == shape[2]
-    if parse_architecture(card.architecture)[0] in ("convnet", "resnet8", "resnet18", "vit") and not square:
-        raise InputError(f"model: {card.architecture!r} takes square images [C, H, H]; the data has {shape}")
-    channels, size = (shape[0], shape[1]) if square else (None, None)
-    return with_card(build_model(card.architecture, len(card.classes), channels, size), card)
+    shape = card.input_shape
+    if shape is None or len(shape) != 3 or shape[1] != shape[2]:
+        if parse_architecture(card.architecture)[0] in ZOO:
+            raise InputError(f"data: inputs of shape {shape}; allowed: square images [C, H, H] for {card.architecture}")
+        return with_card(build_model(card.architecture, len(card.classes)), card)
+    return with_card(build_model(card.architecture, len(card.classes), shape[0], shape[1]), card)
 
 
 def _card_in(folder: Path) -> Card:

@@ -1,0 +1,38 @@
+"""rasura: make a trained classifier forget a class, and prove what is left of it inside."""
+
+__version__ = "0.1.0"
+
+from rasura import methods
+from rasura.audit import VERDICTS
+from rasura.data import Data, Examples, ForgetClasses, ForgetSamples, Standardise, load_data
+from rasura.errors import InputError
+from rasura.finding import Finding, audit, audit_all
+from rasura.methods.contract import Method, Outcome, Problem, forget
+from rasura.models import build_model, load_model, save_model
+from rasura.training import Recipe, fit, predict
+
+__all__ = [
+    "VERDICTS",
+    "Data",
+    "Examples",
+    "Finding",
+    "ForgetClasses",
+    "ForgetSamples",
+    "InputError",
+    "Method",
+    "Outcome",
+    "Problem",
+    "Recipe",
+    "Standardise",
+    "__version__",
+    "audit",
+    "audit_all",
+    "build_model",
+    "fit",
+    "forget",
+    "load_data",
+    "load_model",
+    "methods",
+    "predict",
+    "save_model",
+]

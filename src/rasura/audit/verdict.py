@@ -1,0 +1,351 @@
+"""From scores to a verdict: comparisons with the retrained models, gates, and the first verdict that holds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rasura.audit.comparison import (
+    AREA,
+    RUNGS,
+    Comparison,
+    accuracy,
+    forget_comparisons,
+    outputs,
+    retain_comparisons,
+    routing,
+)
+from rasura.audit.measure import BIAS, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
+from rasura.audit.scores import MODEL, ORIGINAL, Scores
+from rasura.audit.statistics import (
+    LEAST_MARGIN,
+    spread,
+)
+
+VERDICTS = {
+    "INVALID": "a precondition failed, so nothing is claimed",
+    "NOT FORGOTTEN": "the model still names the class",
+    "DAMAGED": "what should have stayed was lost",
+    "MASKED": "the output is silent, but a cheap change brings the class back",
+    "RESIDUAL": "the class is more readable inside than in retrained models",
+    "OVER-ERASED": "the class is treated unlike any retrained model would treat it",
+    "INCONCLUSIVE": "the evidence does not settle the question",
+    "ERASED": "as retrained, within the stated margin",
+}
+"""Every verdict with its meaning, in the order in which they are tried (INCONCLUSIVE and ERASED last)."""
+
+LARGEST_REFERENCE_ACCURACY = 0.01
+LARGEST_RETAIN_GAP = 0.02
+LEAST_ORIGINAL_ACCURACY = 0.3
+LEAST_REFERENCES = 3
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A precondition of every verdict: what was found, what is allowed, and what to do about it."""
+
+    name: str
+    passed: bool
+    found: str
+    allowed: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A verdict with its reason in plain words; `where` names the rung or layer, or is empty."""
+
+    verdict: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Everything that follows from the scores.
+
+    Attributes:
+        ruling: the verdict.
+        qualifiers: "provisional" with fewer than three references.
+        gates: the preconditions.
+        outputs: forget and retain accuracy of every model, with intervals, and each model's accuracy per class.
+        comparisons: forget-class scores beside the references, every decoder and layer.
+        retain: the same for retained classes (of the model itself, and of the linear decoder at the head input).
+        routing: where forget images go.
+    """
+
+    ruling: Ruling
+    qualifiers: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    outputs: dict[str, Any]
+    comparisons: tuple[Comparison, ...]
+    retain: tuple[Comparison, ...]
+    routing: dict[str, Any]
+
+
+def judge(scores: Scores, seed: int, extra_gates: tuple[Gate, ...] = ()) -> Judgement:
+    """The verdict and all that it rests on, from per-example scores alone.
+
+    Args:
+        scores: of the original, the model and the references.
+        seed: of the bootstrap.
+        extra_gates: preconditions that scores cannot show, such as identical files.
+    """
+    comparisons = tuple(forget_comparisons(scores, seed)) if scores.references else ()
+    retain = tuple(retain_comparisons(scores, seed)) if scores.references else ()
+    answers = routing(scores)
+    gates = (*extra_gates, *_gates(scores))
+    ruling = _ruling(_Case(scores, gates, comparisons, retain, answers))
+    few = len(scores.references) < LEAST_REFERENCES
+    return Judgement(
+        ruling=ruling,
+        qualifiers=("provisional",) if few and ruling.verdict != "INVALID" else (),
+        gates=gates,
+        outputs=outputs(scores),
+        comparisons=comparisons,
+        retain=retain,
+        routing=answers,
+    )
+
+
+def _gates(scores: Scores) -> list[Gate]:
+    original = accuracy(scores, ORIGINAL, scores.forget).point
+    gates = [
+        Gate(
+            "the original knows the class",
+            original >= LEAST_ORIGINAL_ACCURACY,
+            f"forget accuracy {original:.1%}",
+            f"at least {LEAST_ORIGINAL_ACCURACY:.0%}",
+            "give the model that was trained with the class as the original",
+        )
+    ]
+    kept = accuracy(scores, ORIGINAL, ~scores.forget).point
+    for name in scores.references:
+        forget = accuracy(scores, name, scores.forget).point
+        retain = accuracy(scores, name, ~scores.forget).point
+        gates.append(
+            Gate(
+                f"{name} never saw the class",
+                forget < LARGEST_REFERENCE_ACCURACY,
+                f"forget accuracy {forget:.1%}",
+                f"below {LARGEST_REFERENCE_ACCURACY:.0%}",
+                "retrain it without the class",
+            )
+        )
+        gates.append(
+            Gate(
+                f"{name} is as good as the original",
+                retain >= kept - LARGEST_RETAIN_GAP,
+                f"retain accuracy {retain:.1%}, original {kept:.1%}",
+                f"at most {100 * LARGEST_RETAIN_GAP:.0f} points below the original",
+                "train it by the original's recipe",
+            )
+        )
+    return gates
+
+
+def _ruling(case: "_Case") -> Ruling:
+    """The first verdict that holds."""
+    for rule in _RULES:
+        ruling = rule(case)
+        if ruling is not None:
+            return ruling
+    return _erased(case)
+
+
+@dataclass(frozen=True)
+class _Case:
+    scores: Scores
+    gates: tuple[Gate, ...]
+    comparisons: tuple[Comparison, ...]
+    retain: tuple[Comparison, ...]
+    routing: dict[str, Any]
+
+    @property
+    def primary(self) -> list[Comparison]:
+        return [one for one in self.comparisons if one.primary]
+
+
+def _invalid(case: _Case) -> Ruling | None:
+    failed = [gate for gate in case.gates if not gate.passed]
+    if not failed:
+        return None
+    gate = failed[0]
+    return Ruling(
+        "INVALID", gate.name, f"“{gate.name}” failed: {gate.found}; allowed: {gate.allowed}. Remedy: {gate.remedy}."
+    )
+
+
+def _not_forgotten(case: _Case) -> Ruling | None:
+    model = accuracy(case.scores, MODEL, case.scores.forget).point
+    original = accuracy(case.scores, ORIGINAL, case.scores.forget).point
+    if model < 0.5 * original:
+        return None
+    reason = f"It still names {model:.1%} of the held-out forget images; the original names {original:.1%}."
+    return Ruling("NOT FORGOTTEN", "output", reason)
+
+
+def _damaged(case: _Case) -> Ruling | None:
+    if not case.retain:
+        model = accuracy(case.scores, MODEL, ~case.scores.forget).point
+        original = accuracy(case.scores, ORIGINAL, ~case.scores.forget).point
+        if model >= original - LEAST_MARGIN:
+            return None
+        reason = f"Accuracy on the retained classes is {model:.1%}; the original's is {original:.1%}."
+        return Ruling("DAMAGED", "output", reason)
+    for one in case.retain:
+        if one.below:
+            what = "Accuracy" if one.decoder == OUTPUT else "What a linear probe reads at the head input"
+            reason = (
+                f"{what} on the retained classes is {one.model:.1%}; retrained models reach "
+                f"{np.mean(one.references):.1%} (margin {100 * one.margin:.1f} points)."
+            )
+            return Ruling("DAMAGED", one.layer, reason)
+    return None
+
+
+def _masked(case: _Case) -> Ruling | None:
+    for rung in RUNGS:
+        for one in case.comparisons:
+            if one.decoder == rung and one.above and _works(case, rung, one.layer):
+                return Ruling("MASKED", rung, f"{_RECOVERY[rung]} {_beside(one)}")
+    return None if case.scores.references else _masked_without_references(case)
+
+
+def _works(case: _Case, rung: str, layer: str) -> bool:
+    """Whether the changed model is still a classifier of the retained classes.
+
+    Another model's head on features that it was not trained with says the forget class at random, sometimes often:
+    that is no recovery.
+    """
+    right = case.scores.right(MODEL, rung, layer)
+    assert right is not None
+    kept = float(right[~case.scores.forget].mean())
+    return kept >= 0.5 * accuracy(case.scores, ORIGINAL, ~case.scores.forget).point
+
+
+def _masked_without_references(case: _Case) -> Ruling | None:
+    """Without retrained models: a rung that brings back half of the original's accuracy. Decoders say nothing then."""
+    original = accuracy(case.scores, ORIGINAL, case.scores.forget).point
+    for rung in RUNGS:
+        for layer, _ in case.scores.places(rung):
+            right = case.scores.right(MODEL, rung, layer)
+            assert right is not None
+            found = float(right[case.scores.forget].mean())
+            if rung != BIAS and found >= 0.5 * original and _works(case, rung, layer):
+                reason = (
+                    f"{_RECOVERY[rung]} {found:.1%} of the forget images are named again (original {original:.1%})."
+                )
+                return Ruling("MASKED", rung, reason)
+    return None
+
+
+def _residual(case: _Case) -> Ruling | None:
+    for one in [*case.primary, *(other for other in case.comparisons if other.decoder == OUTPUT)]:
+        if one.above:
+            return Ruling("RESIDUAL", _place_of(one), f"{_READER[one.decoder]} {_beside(one)}")
+    worst = _holm([one for one in case.comparisons if one.decoder == LINEAR and not one.primary])
+    return worst and Ruling("RESIDUAL", _place_of(worst), f"{_READER[LINEAR]} {_beside(worst)}")
+
+
+def _over_erased(case: _Case) -> Ruling | None:
+    for one in case.primary:
+        if one.below:
+            return Ruling("OVER-ERASED", _place_of(one), f"{_READER[one.decoder]} {_beside(one)}")
+    if not case.routing.get("outside"):
+        return None
+    reason = (
+        f"Its answers on forget images differ from the retrained models' by {case.routing['distance']:.0%} of the "
+        f"images; retrained models differ among themselves by at most {case.routing['band']:.0%}."
+    )
+    return Ruling("OVER-ERASED", "routing", reason)
+
+
+def _inconclusive(case: _Case) -> Ruling | None:
+    if not case.scores.references:
+        reason = "No retrained model was given, so “as retrained” cannot be shown. Give three or more."
+        return Ruling("INCONCLUSIVE", "", reason)
+    if not any(one.resolved for one in case.primary):
+        reason = (
+            "The original and the retrained models are too close, or the retrained too scattered, at "
+            f"{' and '.join(_place_of(one) for one in case.primary)} for any model between them to be placed. "
+            "Give more retrained models or more held-out images."
+        )
+        return Ruling("INCONCLUSIVE", "", reason)
+    for one in case.primary:
+        if not one.equivalent:
+            margin = one.equivalence if one.resolved else one.margin
+            reason = (
+                f"At {_place_of(one)} it lies {_points(one.excess.point)} from the retrained mean (95 % interval "
+                f"{_points(one.excess.low)} to {_points(one.excess.high)}); to be as retrained, the interval must "
+                f"lie inside ±{100 * margin:.1f} points. More retrained models or more held-out images would settle it."
+            )
+            return Ruling("INCONCLUSIVE", _place_of(one), reason)
+    return None
+
+
+def _erased(case: _Case) -> Ruling:
+    worst = max(case.primary, key=lambda one: abs(one.excess.point))
+    reason = (
+        f"No decoder, rung or answer sets it apart from {len(case.scores.references)} retrained models; the largest "
+        f"primary difference is {_points(worst.excess.point)} at {_place_of(worst)}."
+    )
+    return Ruling("ERASED", "", reason)
+
+
+_RULES: tuple[Callable[[_Case], Ruling | None], ...] = (
+    _invalid,
+    _not_forgotten,
+    _damaged,
+    _masked,
+    _residual,
+    _over_erased,
+    _inconclusive,
+)
+
+_RECOVERY = {
+    UNWRAPPED: "Code outside the net hides the class: the head itself still names it.",
+    BIAS: "Refitting one bias per class brings the class back.",
+    HEAD_SWAP: "Putting the original's last layer back brings the class back.",
+}
+_READER = {
+    OUTPUT: "The model itself still names some of the forget images.",
+    LINEAR: "A linear probe reads the class.",
+    AREA: "A head refitted with a few labels reads the class.",
+}
+
+
+def _beside(one: Comparison) -> str:
+    return (
+        f"Recall {one.model:.1%}; retrained {np.mean(one.references):.1%} (range {min(one.references):.1%} to "
+        f"{max(one.references):.1%}), original {one.original:.1%}; difference {_points(one.excess.point)}, "
+        f"95 % interval {_points(one.excess.low)} to {_points(one.excess.high)}, margin {100 * one.margin:.1f}."
+    )
+
+
+def _place_of(one: Comparison) -> str:
+    return one.decoder if one.decoder in (AREA, OUTPUT) else f"{one.decoder} probe, {one.layer}"
+
+
+def _points(share: float) -> str:
+    """A difference of shares in percentage points, signed."""
+    return f"{100 * share:+.1f} points"
+
+
+def _holm(family: list[Comparison]) -> Comparison | None:
+    """The first member of a family that stays above its margin after Holm's correction, by normal p-values."""
+    from scipy.stats import norm
+
+    def p_value(one: Comparison) -> float:
+        error = max((one.excess.high - one.excess.low) / (2 * 1.96), 1e-9)
+        noise = np.hypot(error, spread(one.references))
+        return float(norm.sf(one.excess.point / noise))
+
+    ordered = sorted(family, key=p_value)
+    for rank, one in enumerate(ordered):
+        if p_value(one) > 0.025 / (len(ordered) - rank):
+            return None
+        if one.above:
+            return one
+    return None

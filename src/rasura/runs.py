@@ -1,0 +1,201 @@
+"""A run is a folder: written whole, found again by the hash of its spec, never overwritten by another."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rasura.data import Data, ForgetClasses
+from rasura.errors import InputError
+from rasura.files import hash_of_json, read_json, whole_folder, write_json
+from rasura.finding import Finding, audit_all, versions
+from rasura.methods.contract import Method, Outcome, forget, name_of
+from rasura.models import card_of, fresh_model, to_card, with_card, write_model
+from rasura.models.card import Card
+from rasura.progress import Progress
+from rasura.training import Recipe, fit, resolved
+
+RUN, CHECKPOINT = "run.json", "checkpoint.pt"
+VERDICT, SCORES, PAGE = "verdict.json", "scores.parquet", "report.html"
+
+
+def is_done(folder: Path, spec: dict[str, Any]) -> bool:
+    """Whether the folder holds a finished run of this very spec.
+
+    Raises:
+        InputError: it holds another run, or something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not (folder / RUN).is_file():
+        raise InputError(f"out: {folder} exists and is no run; allowed: a new or empty folder, or the same run's")
+    found = read_json(folder / RUN)
+    if found.get("hash") != hash_of_json(spec):
+        raise InputError(
+            f"out: {folder} holds another run ({found.get('spec', {}).get('kind')}); allowed: a new or empty folder, "
+            f"or the same run's. It differs in {_difference(found.get('spec', {}), spec)}"
+        )
+    return True
+
+
+def make_run(folder: Path, spec: dict[str, Any], work: Callable[[Path], None], keep: str | None = None) -> None:
+    """Do the work in a folder that appears whole or not at all; nothing if this very run is there already.
+
+    Args:
+        folder: where the run goes.
+        spec: JSON values that determine the result; their hash is the run's identity.
+        work: fills the folder that it is given.
+        keep: a checkpoint file that survives a failure, so that the same spec resumes.
+    """
+    if is_done(folder, spec):
+        return
+    with whole_folder(folder, keep) as partial:
+        begun = time.perf_counter()
+        work(partial)
+        seconds = round(time.perf_counter() - begun, 2)
+        about = {"seconds": seconds, "versions": versions(), "machine": machine()}
+        write_json(partial / RUN, {"format": 1, "hash": hash_of_json(spec), "spec": spec, **about})
+
+
+def train_run(
+    data: Data,
+    architecture: str,
+    recipe: Recipe,
+    without: tuple[str, ...],
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> nn.Module:
+    """Train a model into a run folder, or take it from there; with classes left out it is a retrained reference."""
+    excluded = data.class_numbers(without) if without else ()
+    kept = data.train.take(~torch.isin(data.train.labels, torch.tensor(excluded)))
+    left_out = [data.classes[number] for number in excluded]
+    training = {"recipe": asdict(recipe), "seed": seed, "without": left_out}
+    card = to_card(architecture, data, training=training)
+    spec = {"kind": "train", "data": hash_of_data(data), "model": _as_json(card)}
+
+    def work(partial: Path) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = fresh_model(card)
+        fit(model, kept, recipe, seed, checkpoint=partial / CHECKPOINT, progress=progress, label=f"train {folder.name}")
+        used = training | {"recipe": asdict(resolved(recipe, model))}
+        write_model(with_card(model, to_card(architecture, data, training=used)), partial)
+
+    make_run(folder, spec, work, keep=CHECKPOINT)
+    return load_run(folder)
+
+
+def forget_run(
+    model: nn.Module,
+    model_hash: str,
+    data: Data,
+    request: ForgetClasses,
+    method: Method,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Forget into a run folder, or take the result from there; the model, and the run's record."""
+    spec = {
+        "kind": "forget",
+        "method": name_of(method),
+        "settings": asdict(method),  # pyright: ignore[reportArgumentType]
+        "data": hash_of_data(data),
+        "forget": list(data.class_numbers(request.classes)),
+        "model": model_hash,
+        "seed": seed,
+    }
+
+    def work(partial: Path) -> None:
+        outcome: Outcome = forget(model, data, request, method, seed, progress)
+        write_model(outcome.model, partial)
+        about = {"seconds": round(outcome.seconds, 3), "warnings": list(outcome.warnings)}
+        write_json(partial / "record.json", outcome.record | about)
+
+    make_run(folder, spec, work)
+    return load_run(folder, like=model), read_json(folder / "record.json")
+
+
+def audit_runs(
+    models: dict[str, tuple[nn.Module, Path]],
+    data: Data,
+    request: ForgetClasses,
+    original: nn.Module,
+    references: list[nn.Module],
+    seed: int,
+    progress: Progress,
+) -> dict[str, dict[str, Any]]:
+    """Audit models by name into one run folder each; those that are there already are read. Their `verdict.json`."""
+    spec = {
+        "kind": "audit",
+        "data": hash_of_data(data),
+        "forget": list(data.class_numbers(request.classes)),
+        "original": hash_of_model(original),
+        "references": [hash_of_model(one) for one in references],
+        "seed": seed,
+    }
+    specs = {name: spec | {"model": hash_of_model(model)} for name, (model, _) in models.items()}
+    missing = {name: model for name, (model, folder) in models.items() if not is_done(folder, specs[name])}
+    if missing:
+        found = audit_all(missing, data, request, original, references, seed, progress)
+        for name in missing:
+            make_run(models[name][1], specs[name], _writer(found[name]))
+    return {name: read_json(folder / VERDICT) for name, (_, folder) in models.items()}
+
+
+def load_run(folder: Path, like: nn.Module | None = None) -> nn.Module:
+    """The model in a run folder; `like` gives the architecture where the folder does not name one."""
+    import copy
+
+    from rasura.models import load_model
+
+    named = like is None or card_of(like).architecture is not None
+    return load_model(folder, None if named else copy.deepcopy(like))
+
+
+def hash_of_model(model: nn.Module) -> str:
+    """A hash of all weights and buffers, with their names."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def hash_of_data(data: Data) -> str:
+    """A hash of all labels, class names and stored contents."""
+    parts = [b"".join(part.fingerprints()).hex() + str(part.labels.tolist()) for part in (data.train, data.test)]
+    return hash_of_json([data.name, list(data.classes), *parts])
+
+
+def machine() -> dict[str, Any]:
+    """What a timing depends on."""
+    return {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+
+
+def _writer(finding: Finding) -> Callable[[Path], None]:
+    def work(partial: Path) -> None:
+        finding.to_json(partial / VERDICT)
+        finding.to_parquet(partial / SCORES)
+        finding.to_html(partial / PAGE)
+
+    return work
+
+
+def _as_json(card: Card) -> dict[str, Any]:
+    import json
+
+    return json.loads(json.dumps(card.to_json()))
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    return ", ".join(sorted(key for key in {*old, *new} if old.get(key) != new.get(key))) or "its format"
