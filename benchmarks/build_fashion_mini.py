@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rasura.data._readers import FASHION, Part, read_idx
+from rasura.data._idx import FASHION, read_idx
+from rasura.data._read import Part
 
 TRAIN_PER_CLASS, TEST_PER_CLASS, SEED = 800, 600, 2017
 

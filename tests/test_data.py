@@ -483,3 +483,15 @@ def test_forget_and_retain_partition_the_training_set(drawn):
     for part in (parts.forget, parts.retain):
         assert isinstance(part, Examples)
         assert part.labels.tolist() == [labels[row] for row in part.rows.tolist()]
+
+
+def test_float64_arrays_become_float32() -> None:
+    examples = examples_from(np.random.default_rng(0).normal(size=(4, 3)), torch.tensor([0, 1, 0, 1]))
+    assert examples.source.dtype == torch.float32
+
+
+def test_hugging_face_class_names_are_taken_from_the_label_column() -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    rows = datasets.Dataset.from_dict({"x": [0.0, 1.0], "label": [0, 1]}, features=features).with_format("torch")
+    assert Data.from_datasets(rows, rows).classes == ("cat", "dog")

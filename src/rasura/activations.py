@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rasura.data import Examples
 from rasura.data.examples import Inputs
 from rasura.errors import InputError
-from rasura.models import device_of, logits_of, to_device
+from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.progress import Progress, silent
 from rasura.training import evaluating
 
@@ -82,7 +82,7 @@ def tap(model: nn.Module, receive: Mapping[Point, Callable[[Tensor], Tensor | No
             handle.remove()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def features(
     model: nn.Module,
     examples: Examples,
@@ -172,7 +172,7 @@ class Moments:
         self.count = total
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def stream(
     model: nn.Module,
     examples: Examples,
@@ -220,7 +220,7 @@ def moments(
     return found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
     """Find stages, operators and head by running the model once on a small batch.
 
@@ -240,26 +240,32 @@ def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
     return Anatomy(_stages(modules, operators, order), operators, operators[-1], _norms(calls, modules))
 
 
-def _trace(model: nn.Module, inputs: Inputs) -> list[tuple[str, Any, Any]]:
-    """Every module's calls in the order of their ends: name, first input, output (held, so that ids stay unique)."""
-    calls: list[tuple[str, Any, Any]] = []
-    entered: dict[str, Any] = {}
-    names = [name for name, _ in model.named_modules() if name]
+class _Seen:
+    """A tensor as it passed by: held, so that ids stay unique, with its version, which in-place changes raise."""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor = tensor
+        self.mark = id(tensor), 0 if tensor.is_inference() else tensor._version
+
+
+def _trace(model: nn.Module, inputs: Inputs) -> list[tuple[str, _Seen | None, _Seen]]:
+    """Every module's calls in the order of their ends: name, first input, output."""
+    calls: list[tuple[str, _Seen | None, _Seen]] = []
+    entered: dict[str, _Seen] = {}
+    names = [name for name, module in model.named_modules() if name or is_operator(module)]
 
     def enter(name: str) -> Callable[[Tensor], None]:
-        return lambda tensor: entered.__setitem__(name, tensor)
+        return lambda tensor: entered.__setitem__(name, _Seen(tensor))
 
     def leave(name: str) -> Callable[[Tensor], None]:
-        return lambda tensor: calls.append((name, entered.get(name), tensor))
+        return lambda tensor: calls.append((name, entered.get(name), _Seen(tensor)))
 
     points = {Point(name, "input"): enter(name) for name in names} | {Point(name): leave(name) for name in names}
     with evaluating(model), tap(model, points):
         try:
             logits_of(model, to_device(inputs, device_of(model)))
-        except (RuntimeError, IndexError, TypeError) as error:
-            shape = {k: tuple(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(inputs.shape)
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"data: the model cannot take inputs of shape {shape} ({reason})") from error
+        except MISFITS as error:
+            raise misfit(inputs, error) from error
     return calls
 
 
@@ -294,12 +300,12 @@ def _thinned(parts: list[str], most: int) -> list[str]:
     return [parts[round((k + 1) * len(parts) / most) - 1] for k in range(most)]
 
 
-def _norms(calls: list[tuple[str, Any, Any]], modules: dict[str, nn.Module]) -> dict[str, str]:
-    made = {id(output): name for name, _, output in calls if is_operator(modules[name])}
+def _norms(calls: list[tuple[str, _Seen | None, _Seen]], modules: dict[str, nn.Module]) -> dict[str, str]:
+    made = {output.mark: name for name, _, output in calls if is_operator(modules[name])}
     return {
-        made[id(entered)]: name
+        made[entered.mark]: name
         for name, entered, _ in calls
-        if isinstance(modules[name], nn.modules.batchnorm._BatchNorm) and id(entered) in made
+        if isinstance(modules[name], nn.modules.batchnorm._BatchNorm) and entered and entered.mark in made
     }
 
 
@@ -337,7 +343,8 @@ def _with_tensor(output: Any, changed: Tensor) -> Any:
         return changed
     if isinstance(output, (tuple, list)):
         at = next(k for k, value in enumerate(output) if isinstance(value, Tensor))
-        return type(output)([*output[:at], changed, *output[at + 1 :]])
+        values = [*output[:at], changed, *output[at + 1 :]]
+        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
     key = next(key for key, value in output.items() if isinstance(value, Tensor))
     output[key] = changed
     return output

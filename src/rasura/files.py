@@ -29,6 +29,7 @@ def whole_folder(folder: Path, keep: str | None = None) -> Iterator[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"out: {folder} exists; allowed: a new or empty folder")
     partial = partial_of(folder)
+    _clear(partial, keep)  # what a killed process left
     partial.mkdir(parents=True, exist_ok=True)
     try:
         yield partial

@@ -13,7 +13,7 @@ from torch import nn
 
 from rasura.data import Data, ForgetClasses
 from rasura.errors import InputError
-from rasura.files import hash_of_json, read_json, whole_folder, write_json
+from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
 from rasura.finding import Finding, audit_all, versions
 from rasura.methods.contract import Method, Outcome, forget, name_of
 from rasura.models import card_of, fresh_model, to_card, with_card, write_model
@@ -94,7 +94,6 @@ def train_run(
 
 def forget_run(
     model: nn.Module,
-    model_hash: str,
     data: Data,
     request: ForgetClasses,
     method: Method,
@@ -109,7 +108,7 @@ def forget_run(
         "settings": asdict(method),  # pyright: ignore[reportArgumentType]
         "data": hash_of_data(data),
         "forget": list(data.class_numbers(request.classes)),
-        "model": model_hash,
+        "model": hash_of_model(model),
         "seed": seed,
     }
 
@@ -148,6 +147,25 @@ def audit_runs(
         for name in missing:
             make_run(models[name][1], specs[name], _writer(found[name]))
     return {name: read_json(folder / VERDICT) for name, (_, folder) in models.items()}
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html anew from the verdicts in a folder, or in the folders below it; where it was written.
+
+    Raises:
+        InputError: there is no verdict.
+    """
+    from rasura.report import page
+
+    found = [folder / VERDICT] if (folder / VERDICT).is_file() else sorted(folder.rglob(VERDICT))
+    if not found:
+        raise InputError(f"folder: {folder} holds no {VERDICT}; allowed: a folder that rasura audit or demo wrote")
+    try:
+        written = page([read_json(path) for path in found])
+    except KeyError as error:
+        raise InputError(f"folder: a {VERDICT} in {folder} has no {error}; allowed: verdicts of this version") from None
+    write_whole(folder / PAGE, written.encode())
+    return folder / PAGE
 
 
 def load_run(folder: Path, like: nn.Module | None = None) -> nn.Module:

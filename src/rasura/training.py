@@ -1,6 +1,7 @@
 """The only optimisation loop: training, retraining and every gradient method run through `fit`."""
 
 import contextlib
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from rasura.data import Examples
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, unknown
 from rasura.files import hash_of_json
-from rasura.models import device_of, logits_of, to_device
+from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.progress import Progress, silent
 
 Optimiser = Literal["auto", "sgd", "adamw"]
@@ -59,11 +60,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: {getattr(self, name)}; allowed: 1 or more")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}: {value!r}; allowed: a whole number, 1 or more")
         for name in ("learning_rate", "clip"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
+        if not self.weight_decay < math.inf:
+            raise InputError(f"weight_decay: {self.weight_decay}; allowed: a finite number")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing: {self.label_smoothing}; allowed: 0 up to, not including, 1")
         for name, value, kind in [("optimiser", self.optimiser, Optimiser), ("schedule", self.schedule, Schedule)]:
@@ -117,20 +121,24 @@ def fit(
         recipe: see `Recipe`.
         seed: of order, augmentation and dropout.
         loss: of a model and a batch; default: cross-entropy with the recipe's label smoothing.
-        checkpoint: a file that is written after every epoch, and resumed from if it belongs to this very run.
+        checkpoint: a file that is written after every epoch, and resumed from if it belongs to this very run: the same
+            recipe, seed, examples and starting weights.
         progress: called once per step.
         label: what the progress bar says.
 
     Raises:
-        InputError: the loss became NaN or infinite, or no parameter requires a gradient.
+        InputError: the loss became NaN or infinite, no parameter requires a gradient, or a net with BatchNorm would get
+            single examples only.
     """
     recipe = resolved(recipe, model)
+    if min(recipe.batch_size, len(examples)) == 1 and _has_norm(model):
+        raise InputError("batch_size: every batch has 1 example; allowed: 2 or more for a model with BatchNorm")
     loss = loss or _smoothed(recipe.label_smoothing)
     optimiser = _optimiser(model, recipe)
     steps = math.ceil(len(examples) / recipe.batch_size)
     device = device_of(model)
     with _own_randomness(seed, device) as generator, _channels_last(model):
-        run = hash_of_json({"recipe": asdict(recipe), "seed": seed, "examples": len(examples), "steps": steps})
+        run = "" if checkpoint is None else _identity(model, examples, recipe, seed)
         first = _resume(checkpoint, run, model, optimiser, generator)
         model.train()
         for epoch in range(first, recipe.epochs):
@@ -140,10 +148,11 @@ def fit(
                 progress(label, epoch * steps + step + 1, recipe.epochs * steps)
             if checkpoint is not None:
                 _write_checkpoint(checkpoint, run, epoch + 1, model, optimiser, generator)
+    optimiser.zero_grad(set_to_none=True)
     return model.eval()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict(
     model: nn.Module,
     examples: Examples,
@@ -159,7 +168,10 @@ def predict(
     device, outputs = device_of(model), []
     with evaluating(model):
         for done, (inputs, _) in enumerate(examples.batches(batch_size), start=1):
-            outputs.append(logits_of(model, to_device(inputs, device)).float().cpu())
+            try:
+                outputs.append(logits_of(model, to_device(inputs, device)).float().cpu())
+            except MISFITS as error:
+                raise misfit(inputs, error) from error
             progress(label, done, math.ceil(len(examples) / batch_size))
     return torch.cat(outputs)
 
@@ -178,8 +190,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def resolved(recipe: Recipe, model: nn.Module) -> Recipe:
     """The recipe with "auto" and "usual" replaced by what they mean for this model."""
-    has_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    chosen = ("sgd" if has_norm else "adamw") if recipe.optimiser == "auto" else recipe.optimiser
+    chosen = ("sgd" if _has_norm(model) else "adamw") if recipe.optimiser == "auto" else recipe.optimiser
     return replace(
         recipe,
         optimiser=chosen,
@@ -206,6 +217,10 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 AUGMENTATIONS = {"shift": shift, "flip": flip}
+
+
+def _has_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
 def _among(field: str, value: str, kind: Any) -> None:
@@ -248,7 +263,7 @@ def _images(inputs: Inputs) -> Tensor:
 
 
 def _step(model: nn.Module, loss: Loss, batch: Batch, optimiser: torch.optim.Optimizer, recipe: Recipe) -> None:
-    if len(batch.labels) == 1 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+    if len(batch.labels) == 1 and _has_norm(model):
         return  # a single example has no variance: BatchNorm cannot train on it
     optimiser.zero_grad(set_to_none=True)
     value = loss(model, batch)
@@ -283,11 +298,23 @@ def _own_randomness(seed: int, device: torch.device) -> Iterator[torch.Generator
 @contextlib.contextmanager
 def _channels_last(model: nn.Module) -> Iterator[None]:
     """Convolution weights in the layout that is about twice as fast for small nets on the CPU, and back."""
-    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    maps = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.ndim == 4]
+    for tensor in maps:
+        tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     try:
         yield
     finally:
-        model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+        for tensor in maps:
+            tensor.data = tensor.data.contiguous()
+
+
+def _identity(model: nn.Module, examples: Examples, recipe: Recipe, seed: int) -> str:
+    """A hash of all that decides a run's result, save the content of the inputs and the code of model and loss."""
+    digest = hashlib.sha256(hash_of_json({"recipe": asdict(recipe), "seed": seed}).encode())
+    for name, tensor in [("labels", examples.labels), ("rows", examples.rows), *model.state_dict().items()]:
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _write_checkpoint(

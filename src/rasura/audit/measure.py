@@ -16,6 +16,15 @@ from rasura.progress import Progress, silent
 HEAD_INPUT = "head input"
 OUTPUT, LINEAR, FEW_SHOT = "output", "linear", "few-shot"
 UNWRAPPED, BIAS, HEAD_SWAP = "unwrapped", "bias", "head swap"
+DECODERS = {
+    OUTPUT: "the model's own answers",
+    LINEAR: "K-way logistic regression, 5-fold cross-fitted; every stage and the head input",
+    FEW_SHOT: "the head refitted with n labels of the forget class (n = 1 … 100, all), 10 draws; head input",
+    UNWRAPPED: "recovery: the head's own outputs, where code after it changes them",
+    BIAS: "recovery: one bias per class refitted, cross-fitted",
+    HEAD_SWAP: "recovery: the original's head on this model's features",
+}
+"""Every decoder with a line on what it reads."""
 SHOTS = (1, 2, 5, 10, 20, 50, 100)
 """Labels of the forget class that a few-shot head gets; all those of the half come on top."""
 DRAWS = 10
@@ -135,7 +144,7 @@ def shot_counts(probe: Probe) -> list[int]:
 def _ladder(logits: Tensor, head_output: Tensor, inner: Tensor, probe: Probe, head: Head | None) -> list[Decoded]:
     """Ways to bring the class back with little effort, cheapest first."""
     rungs = []
-    if head_output.shape[1] == probe.classes and not torch.allclose(head_output, logits, atol=1e-4, rtol=1e-4):
+    if head_output.shape[1] == probe.classes and not torch.equal(head_output.argmax(1), logits.argmax(1)):
         rungs.append(_decoded(UNWRAPPED, "output", head_output.argmax(1)))
     rungs.append(_decoded(BIAS, "output", refit_bias(logits, probe.labels, probe.folds)))
     if head is not None and head.weight.shape[1] == inner.shape[1]:

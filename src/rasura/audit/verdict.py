@@ -180,8 +180,8 @@ def _invalid(case: _Case) -> Ruling | None:
 def _not_forgotten(case: _Case) -> Ruling | None:
     model = accuracy(case.scores, MODEL, case.scores.forget).point
     original = accuracy(case.scores, ORIGINAL, case.scores.forget).point
-    if model < 0.5 * original:
-        return None
+    if model < 0.5 * original or not _works(case, MODEL, OUTPUT, "output"):
+        return None  # a broken net may say the forget class of every image: that is damage
     reason = f"It still names {model:.1%} of the held-out forget images; the original names {original:.1%}."
     return Ruling("NOT FORGOTTEN", "output", reason)
 
@@ -207,38 +207,49 @@ def _damaged(case: _Case) -> Ruling | None:
 
 def _masked(case: _Case) -> Ruling | None:
     for rung in RUNGS:
-        for one in case.comparisons:
-            if one.decoder == rung and one.above and _works(case, rung, one.layer):
-                return Ruling("MASKED", rung, f"{_RECOVERY[rung]} {_beside(one)}")
-    return None if case.scores.references else _masked_without_references(case)
+        for layer in (one.layer for one in case.scores.models[MODEL] if one.decoder == rung):
+            reason = _recovery(case, rung, layer) if _works(case, MODEL, rung, layer) else None
+            if reason:
+                return Ruling("MASKED", rung, f"{_RECOVERY[rung]} {reason}")
+    return None
 
 
-def _works(case: _Case, rung: str, layer: str) -> bool:
-    """Whether the changed model is still a classifier of the retained classes.
+def _recovery(case: _Case, rung: str, layer: str) -> str | None:
+    """What a rung brings back beyond the retrained models; None if nothing.
+
+    Where it works on every retrained model, they are the measure. Else (none given; no code outside their nets; the
+    original's head does not fit their features) half of the original's accuracy is, if no retrained model on which it
+    works gets there. Refitted biases find a never-seen class by low confidence: without retrained models they say
+    nothing.
+    """
+    working = [name for name in case.scores.references if _works(case, name, rung, layer)]
+    beside = next((one for one in case.comparisons if (one.decoder, one.layer) == (rung, layer)), None)
+    if beside is not None and len(working) == len(case.scores.references):
+        return _beside(beside) if beside.above else None
+    original = accuracy(case.scores, ORIGINAL, case.scores.forget).point
+    found, *others = (_recall(case, name, rung, layer) for name in (MODEL, *working))
+    if rung == BIAS or found < 0.5 * original or max(others, default=0.0) >= 0.5 * original:
+        return None
+    return f"{found:.1%} of the forget images are named again (original {original:.1%})."
+
+
+def _recall(case: _Case, model: str, rung: str, layer: str) -> float:
+    right = case.scores.right(model, rung, layer)
+    assert right is not None
+    return float(right[case.scores.forget].mean())
+
+
+def _works(case: _Case, model: str, rung: str, layer: str) -> bool:
+    """Whether a changed model is still a classifier of the retained classes.
 
     Another model's head on features that it was not trained with says the forget class at random, sometimes often:
     that is no recovery.
     """
-    right = case.scores.right(MODEL, rung, layer)
-    assert right is not None
+    right = case.scores.right(model, rung, layer)
+    if right is None:
+        return False
     kept = float(right[~case.scores.forget].mean())
     return kept >= 0.5 * accuracy(case.scores, ORIGINAL, ~case.scores.forget).point
-
-
-def _masked_without_references(case: _Case) -> Ruling | None:
-    """Without retrained models: a rung that brings back half of the original's accuracy. Decoders say nothing then."""
-    original = accuracy(case.scores, ORIGINAL, case.scores.forget).point
-    for rung in RUNGS:
-        for layer, _ in case.scores.places(rung):
-            right = case.scores.right(MODEL, rung, layer)
-            assert right is not None
-            found = float(right[case.scores.forget].mean())
-            if rung != BIAS and found >= 0.5 * original and _works(case, rung, layer):
-                reason = (
-                    f"{_RECOVERY[rung]} {found:.1%} of the forget images are named again (original {original:.1%})."
-                )
-                return Ruling("MASKED", rung, reason)
-    return None
 
 
 def _residual(case: _Case) -> Ruling | None:

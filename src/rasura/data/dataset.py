@@ -70,11 +70,11 @@ class Data:
     def from_datasets(train: Any, test: Any, classes: Sequence[str] | None = None, name: str = "datasets") -> "Data":
         """Data from two map-style torch or Hugging Face data sets with known labels (see `examples_from`).
 
-        Class names default to the data set's own `.classes`. Items are read when needed, so the set may be larger
-        than memory; they must be model inputs already (put the transform into the data set).
+        Class names default to the data set's own (`.classes`, or the names of its label column). Items are read when
+        needed, so the set may be larger than memory; they must be model inputs already (put the transform into it).
         """
         parts = [examples_from(dataset) for dataset in (train, test)]
-        return Data(*parts, classes=_named(classes or getattr(train, "classes", None), parts), name=name)
+        return Data(*parts, classes=_named(classes or _own_names(train), parts), name=name)
 
     def __repr__(self) -> str:
         return (
@@ -139,6 +139,12 @@ def _check_examples(part: str, examples: Examples, classes: int) -> None:
         if isinstance(column, Tensor) and column.is_floating_point() and not column.isfinite().all():
             row = int((~column.isfinite()).nonzero()[0, 0])
             raise InputError(f"{part}: example {row} holds NaN or infinite values; allowed: finite values")
+
+
+def _own_names(dataset: Any) -> Sequence[str] | None:
+    """torchvision's data sets have `.classes`; those of Hugging Face name classes in the label column's feature."""
+    column = (getattr(dataset, "features", None) or {}).get("label")
+    return getattr(dataset, "classes", None) or getattr(column, "names", None)
 
 
 def _named(classes: Sequence[str] | None, parts: list[Examples]) -> tuple[str, ...]:

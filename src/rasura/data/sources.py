@@ -13,8 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rasura.data import _readers
-from rasura.data._readers import Part, Read
+from rasura.data._cifar import cifar_folder, read_cifar
+from rasura.data._folder import read_folder
+from rasura.data._idx import idx_folder, read_idx
+from rasura.data._npz import read_npz
+from rasura.data._read import Part, Read, stratified
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.errors import InputError, unknown
@@ -63,7 +66,7 @@ def load_data(spec: str) -> Data:
 def _fashion_mini() -> Data:
     resource = importlib.resources.files("rasura.data") / "fashion_mini.npz"
     with importlib.resources.as_file(resource) as path:
-        return _as_data(_readers.read_npz(path), "fashion-mini")
+        return _as_data(read_npz(path), "fashion-mini")
 
 
 def _digits() -> Data:
@@ -71,7 +74,7 @@ def _digits() -> Data:
 
     pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    train, test = (Part(images[rows], labels[rows]) for rows in _readers.stratified(labels, share=1 / 3))
+    train, test = (Part(images[rows], labels[rows]) for rows in stratified(labels, share=1 / 3))
     return _as_data(Read(train, test, tuple("0123456789")), "digits")
 
 
@@ -83,28 +86,28 @@ _NAMED: dict[str, Callable[[], Data]] = {"fashion-mini": _fashion_mini, "digits"
 
 def _idx(text: str) -> Data:
     root = _existing("idx", text)
-    read = _readers.read_idx(root)
-    folder = (_readers.idx_folder(root) or root).resolve()
+    read = read_idx(root)
+    folder = (idx_folder(root) or root).resolve()
     return _as_data(read, (folder.parent if folder.name == "raw" else folder).name)
 
 
 def _cifar10(text: str) -> Data:
-    return _as_data(_readers.read_cifar(_existing("cifar10", text), 10), "cifar10")
+    return _as_data(read_cifar(_existing("cifar10", text), 10), "cifar10")
 
 
 def _cifar100(text: str) -> Data:
-    return _as_data(_readers.read_cifar(_existing("cifar100", text), 100), "cifar100")
+    return _as_data(read_cifar(_existing("cifar100", text), 100), "cifar100")
 
 
 def _folder(text: str) -> Data:
     path, size = _sized(text)
     root = _existing("folder", path)
-    return _as_data(_readers.read_folder(root, size), root.resolve().name)
+    return _as_data(read_folder(root, size), root.resolve().name)
 
 
 def _npz(text: str) -> Data:
     path = _existing("npz", text)
-    return _as_data(_readers.read_npz(path), path.stem)
+    return _as_data(read_npz(path), path.stem)
 
 
 _FORMATS: dict[str, Callable[[str], Data]] = {
@@ -123,11 +126,11 @@ def _detected(text: str) -> Data:
     if path.is_file():
         wanted = f"{path}:FUNCTION" if path.suffix == ".py" else "a folder, an .npz file or FILE.py:FUNCTION"
         raise InputError(f"data: {path} is a file of no known format; allowed: {wanted}")
-    if size is None and _readers.idx_folder(path):
+    if size is None and idx_folder(path):
         return _idx(text)
-    if size is None and _readers.cifar_folder(path, 10):
+    if size is None and cifar_folder(path, 10):
         return _cifar10(text)
-    if size is None and _readers.cifar_folder(path, 100):
+    if size is None and cifar_folder(path, 100):
         return _cifar100(text)
     return _folder(text)
 

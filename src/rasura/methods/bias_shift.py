@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rasura.data import Examples
 from rasura.errors import InputError
 from rasura.methods._head import chosen_mask, head_of, head_rows
-from rasura.methods.contract import Problem
+from rasura.methods.contract import Problem, Reads
 from rasura.training import predict
 
 
@@ -30,7 +30,7 @@ class BiasShift:
 
     accuracy: float = 0.01
 
-    reads: ClassVar = ("forget",)
+    reads: ClassVar[tuple[Reads, ...]] = ("forget",)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         if not 0 <= self.accuracy < 1:
@@ -52,7 +52,7 @@ class BiasShift:
 def _needed_shift(logits: Tensor, chosen: Tensor, accuracy: float) -> float:
     """The amount that leaves at most a share `accuracy` of the rows `[N, K]` with a chosen class on top."""
     lead = logits[:, chosen].amax(1) - logits[:, ~chosen].amax(1)
-    return max(0.0, torch.quantile(lead.double(), 1 - accuracy).item()) + 1e-3
+    return max(0.0, torch.quantile(lead.double(), 1 - accuracy, interpolation="higher").item()) + 1e-3
 
 
 def _shift_without_bias(model: nn.Module, head: nn.Module, forget: Examples, chosen: Tensor, shift: float) -> None:

@@ -207,7 +207,7 @@ def name_of(method: Any) -> str:
 
 
 def _check_preprocessing(card: Card, data: Data) -> None:
-    given = data.train.transform
+    given: Any = data.train.transform
     mean, std = tuple(getattr(given, "mean", ())), tuple(getattr(given, "std", ()))
     if card.mean and mean and not _close((*card.mean, *card.std), (*mean, *std)):
         raise InputError(

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from rasura.activations import Anatomy, Moments, Point, anatomy, stream
 from rasura.data import Examples
 from rasura.errors import InputError, unknown
-from rasura.methods.contract import Problem
+from rasura.methods.contract import Problem, Reads
 
 Residual = Literal["centred", "span"]
 Depth = Literal["probe", "probe*ramp", "probe^2", "constant"]
 Bias = Literal["preserve-mean", "keep"]
+ROUNDING = 1e-6
+"""Activations are float32: a share of a prototype's length that small says nothing."""
 HELD_OUT = 4
 """Every fourth calibration example measures the separability; the others give the directions."""
 
@@ -52,7 +54,7 @@ class Damp:
     bias: Bias = "preserve-mean"
     calibration: int = 4000
 
-    reads: ClassVar = ("forget", "retain")
+    reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
 
     @staticmethod
     def published() -> "Damp":
@@ -127,20 +129,21 @@ def directions(
         forget: numbers of the forget classes.
         residual: see `Damp`.
         energy: see `Damp`.
-        tolerance: residuals shorter than this share of the largest deviation from the retained mean count as nothing.
+        tolerance: residuals shorter than this share of the largest deviation from the retained mean count as nothing,
+            and so do those that are rounding errors of the prototypes.
     """
     keep = torch.ones(len(prototypes), dtype=torch.bool)
     keep[forget] = False
     going, staying = prototypes[~keep], prototypes[keep]
     mean = staying.mean(0)
-    scale = (prototypes - mean).norm(dim=1).max()
+    least = max(tolerance * (prototypes - mean).norm(dim=1).max(), ROUNDING * prototypes.norm(dim=1).max())
     if residual == "span":
         known, origin = _row_space(staying, 1.0), torch.zeros_like(mean)
     else:
         known, origin = _row_space(staying - mean, energy), mean
     left = (going - origin) - (going - origin) @ known @ known.T
     _, lengths, rows = torch.linalg.svd(left, full_matrices=False)
-    return rows[lengths > tolerance * scale].T
+    return rows[lengths > least].T
 
 
 def project_out(module: nn.Module, basis: Tensor, alpha: float) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from rasura.methods.contract import Problem
+from rasura.methods.contract import Problem, Reads
 from rasura.training import RATES, Recipe, fit, resolved
 
 
@@ -25,7 +25,7 @@ class Finetune:
     learning_rate: float = 0.0
     batch_size: int = 64
 
-    reads: ClassVar = ("retain",)
+    reads: ClassVar[tuple[Reads, ...]] = ("retain",)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         model = problem.copy_of_model()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rasura.errors import InputError
 from rasura.methods._head import chosen_mask, head_of, head_rows
-from rasura.methods.contract import Problem
+from rasura.methods.contract import Problem, Reads
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LogitMask:
 
     logit: float = -1e4
 
-    reads: ClassVar = ("retain",)
+    reads: ClassVar[tuple[Reads, ...]] = ("retain",)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         if not -1e30 <= self.logit < 0:

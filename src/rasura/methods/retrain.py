@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rasura.methods._fresh import reinitialised
-from rasura.methods.contract import Problem
+from rasura.methods.contract import Problem, Reads
 from rasura.training import fit
 
 
@@ -24,7 +24,7 @@ class Retrain:
     epochs: int = 0
     learning_rate: float = 0.0
 
-    reads: ClassVar = ("retain",)
+    reads: ClassVar[tuple[Reads, ...]] = ("retain",)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         recipe = replace(

@@ -3,11 +3,12 @@
 from rasura.models.build import FAMILIES, build_model
 from rasura.models.card import Card, card_of, with_card
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
-from rasura.models.logits import device_of, logits_of, to_device
+from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.models.zoo import ZOO
 
 __all__ = [
     "FAMILIES",
+    "MISFITS",
     "ZOO",
     "Card",
     "build_model",
@@ -16,6 +17,7 @@ __all__ = [
     "fresh_model",
     "load_model",
     "logits_of",
+    "misfit",
     "save_model",
     "to_card",
     "to_device",

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
 from rasura.errors import InputError, unknown
@@ -111,14 +112,26 @@ def _timm(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Modul
     if name not in timm.list_models():
         raise unknown("timm model", name, timm.list_models())
     channels = {} if given["channels"] is None else {"in_chans": given["channels"]}
-    return timm.create_model(name, num_classes=given["classes"], **channels, **options)
+    return _made(timm.create_model, f"timm:{name}", {"num_classes": given["classes"], **channels}, options)
 
 
 def _torchvision(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
     models = _library("torchvision.models")
     if name not in models.list_models():
         raise unknown("torchvision model", name, models.list_models())
-    return models.get_model(name, num_classes=given["classes"], **options)
+    if given["channels"] not in (None, 3):
+        raise InputError(f"data: images of {given['channels']} channels; allowed: 3 for torchvision:{name}")
+    return _made(models.get_model, f"torchvision:{name}", {"num_classes": given["classes"]}, options)
+
+
+def _made(builder: Callable[..., nn.Module], name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    try:
+        return builder(name.partition(":")[2], **given, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"model: {name} refuses {given | options} ({reason}); allowed: the builder's options"
+        ) from error
 
 
 def _hugging_face(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
@@ -142,7 +155,7 @@ def load_hugging_face(name: str, **options: Any) -> nn.Module:
             transformers.AutoModelForImageClassification if images else transformers.AutoModelForSequenceClassification
         )
         return kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"model: hf:{name} does not load ({reason}); allowed: a classifier in safetensors") from None
 

@@ -143,7 +143,9 @@ def _filled(architecture: str | nn.Module, card: Card, state: dict[str, Tensor],
         card = replace(card, architecture=architecture)
         model = fresh_model(card)
     expected = model.state_dict()
-    for name in expected.keys() ^ state.keys():
+    if not state.keys() & expected.keys():  # saved from inside DataParallel
+        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    for name in sorted(expected.keys() ^ state.keys()):
         where = "misses" if name in expected else "has an unknown"
         raise InputError(f"model: {path} {where} tensor {name!r}; allowed: weights of {_name_of(architecture)}")
     for name, tensor in state.items():
@@ -162,10 +164,12 @@ def _name_of(architecture: str | nn.Module) -> str:
 
 
 def _state_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """Unwrap the usual nestings: {"state_dict": …}, {"model": …}, and DataParallel's "module." prefix."""
+    """Unwrap the usual nestings: {"state_dict": …}, {"model": …}."""
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(v, Tensor) and isinstance(k, str) for k, v in content.items()
+    ):
         raise InputError(f"model: {path} holds no state dict; allowed: a dict of tensors by name")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return content

@@ -23,6 +23,19 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     return logits
 
 
+MISFITS = (RuntimeError, IndexError, TypeError, ValueError)
+"""What a net raises on inputs of a shape or kind that it was not made for."""
+
+
+def misfit(inputs: Inputs, error: Exception) -> Exception:
+    """The error for a net that fails on inputs; an error that speaks for itself stays."""
+    if isinstance(error, (InputError, torch.OutOfMemoryError)):
+        return error
+    shape = {k: tuple(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(inputs.shape)
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return InputError(f"data: the model cannot take inputs of shape {shape} ({reason})")
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's parameters lie; the CPU for a model without any."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

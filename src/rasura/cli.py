@@ -1,0 +1,328 @@
+"""The command line: one thin layer over the same functions that Python users call.
+
+Each command is a frozen dataclass of options, whose help and defaults tyro reads, and a function that takes it. Results
+go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 `--require` not met, 2 wrong input, 130 interrupted.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+import rasura
+from rasura.errors import InputError, unknown
+from rasura.tables import print_findings, qualified
+
+USAGE = """\
+usage: rasura COMMAND [options]      (rasura COMMAND --help shows the options, their units and defaults)
+
+Make a trained classifier forget a class, and prove what is left of it inside.
+
+  demo    [--out DIR]                                   the whole path on embedded data, one report at the end
+  train   --data NAME --model NAME --out DIR            train a model; --without CLASS … makes a retrained reference
+  forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR
+  audit   --model DIR --original DIR --reference DIR … --data NAME --forget CLASS … --out DIR
+  report  DIR                                           write report.html anew from the audits in a folder
+  list    methods|models|data|decoders                  what there is
+
+Exit codes: 0 done, 1 --require not met, 2 wrong input, 130 interrupted.
+Every command but report and list takes --json: one JSON object on stdout and nothing else.
+"""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train, forget and audit on the embedded Fashion-MNIST subset, and write one report.
+
+    Attributes:
+        out: folder for models, audits and report.html; what is there already is reused.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    out: Path = Path("runs/demo")
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a classifier. The same options give the same bits on the CPU; an interrupted run resumes.
+
+    Attributes:
+        data: a name (`rasura list data`) or a path.
+        model: a name with options, e.g. resnet8,width=32 (`rasura list models`).
+        out: the model folder to write; a finished run of the same options there is kept.
+        without: classes to leave out of training, by name or number: this makes a retrained reference.
+        seed: of initialisation, order and augmentation.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    data: str
+    model: str
+    out: Path
+    without: tuple[str, ...] = ()
+    seed: int = 0
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Make a trained model forget classes.
+
+    Attributes:
+        model: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
+        data: what the model was trained on: a name (`rasura list data`) or a path.
+        forget: classes to forget, by name or number.
+        out: the model folder to write; a finished run of the same options there is kept.
+        architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
+        seed: of all randomness in the method.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    model: Path
+    data: str
+    forget: tuple[str, ...]
+    out: Path
+    architecture: str | None = None
+    seed: int = 0
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Say what is left of a class in a model that is said to have forgotten it.
+
+    Attributes:
+        model: the model in question: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
+        original: the model before forgetting.
+        data: the data; its held-out part must have been kept out of training and unlearning.
+        forget: classes that were to be forgotten, by name or number.
+        out: the folder to write: verdict.json, scores.parquet, report.html.
+        reference: models trained without the classes, from scratch, with other seeds. Three or more are advised;
+            without any, the verdict is never ERASED.
+        require: exit with 1 unless this is the verdict.
+        architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
+        seed: of folds, draws and the bootstrap.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    model: Path
+    original: Path
+    data: str
+    forget: tuple[str, ...]
+    out: Path
+    reference: tuple[Path, ...] = ()
+    require: Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"] | None = None
+    architecture: str | None = None
+    seed: int = 0
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write report.html anew from the audits in a folder.
+
+    Attributes:
+        folder: an audit's folder, or one that holds several.
+    """
+
+    folder: tyro.conf.Positional[Path]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"rasura {rasura.__version__}")
+        return 0
+    try:
+        command, rest = arguments[0], arguments[1:]
+        if command not in COMMANDS:
+            raise unknown("command", command, COMMANDS)
+        return COMMANDS[command](rest)
+    except InputError as error:
+        return _refuse(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _refuse(f"file: {error.filename or 'a file'} cannot be used ({error.strerror or error})")
+    except KeyboardInterrupt:
+        print("rasura: interrupted; nothing is left half-written, the same command resumes", file=sys.stderr)
+        return 130
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def _refuse(reason: str) -> int:
+    print(f"rasura: {' '.join(reason.split())}", file=sys.stderr)
+    return 2
+
+
+def _parsed(kind: Any, arguments: list[str], name: str, description: str | None = None) -> Any:
+    options = (tyro.conf.FlagCreatePairsOff,)
+    return tyro.cli(kind, args=arguments, prog=f"rasura {name}", description=description, config=options)
+
+
+def _with_settings(name: str, options: type, settings: type, arguments: list[str]) -> tuple[Any, Any]:
+    """Parse a command's own options beside the fields of a dataclass of settings."""
+    flat = tyro.conf.OmitArgPrefixes
+    both = make_dataclass("Both", [("options", flat[options]), ("settings", flat[settings])], frozen=True)  # pyright: ignore
+    parsed = _parsed(both, arguments, name, (options.__doc__ or "").split("\n")[0])
+    return parsed.options, parsed.settings
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+def _demo(arguments: list[str]) -> int:
+    from rasura.demo import run_demo
+    from rasura.progress import terminal
+
+    options = _parsed(Demo, arguments, "demo")
+    with terminal() as progress:
+        findings = run_demo(options.out, progress)
+    if options.json:
+        _print_json({"report": str(options.out / "report.html"), "findings": [_brief(one) for one in findings]})
+        return 0
+    print_findings(findings)
+    print(f"\nThe page: {options.out / 'report.html'}")
+    return 0
+
+
+def _train(arguments: list[str]) -> int:
+    from rasura.progress import terminal
+    from rasura.runs import train_run
+    from rasura.training import Recipe
+
+    options, recipe = _with_settings("train", Train, Recipe, arguments)
+    data = rasura.load_data(options.data)
+    without = _names(data, options.without)
+    with terminal() as progress:
+        model = train_run(data, options.model, recipe, without, options.seed, options.out, progress)
+        held_out = rasura.predict(model, data.test, progress=progress).argmax(1)
+    kept = [name for name in data.classes if name not in without]
+    asked = [data.classes[number] not in without for number in data.test.labels.tolist()]
+    accuracy = float((held_out == data.test.labels)[asked].double().mean())
+    if options.json:
+        _print_json({"model": str(options.out), "classes": kept, "held_out_accuracy": round(accuracy, 5)})
+    else:
+        print(f"{options.out}: {accuracy:.1%} of the held-out examples of its {len(kept)} classes are named rightly")
+    return 0
+
+
+def _forget(arguments: list[str]) -> int:
+    from rasura.methods import method_class, names
+    from rasura.progress import terminal
+    from rasura.runs import forget_run
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: rasura forget METHOD [options]\n\nMethods: {', '.join(names())}\n")
+        print("rasura forget METHOD --help shows a method's options.")
+        return 0 if arguments else 2
+    settings = method_class(arguments[0])
+    options, method = _with_settings(f"forget {arguments[0]}", Forget, settings, arguments[1:])
+    data = rasura.load_data(options.data)
+    model = _load(options.model, options.architecture, data)
+    request = rasura.ForgetClasses(_names(data, options.forget))
+    with terminal() as progress:
+        _, record = forget_run(model, data, request, method, options.seed, options.out, progress)
+    for line in record["warnings"]:
+        print(f"rasura: {line}", file=sys.stderr)
+    if options.json:
+        _print_json({"model": str(options.out), **record})
+        return 0
+    effect = record["effect"]
+    print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
+    for part, what in (("forget", "to forget"), ("retain", "to keep")):
+        before, after = effect[f"{part}_accuracy_before"], effect[f"{part}_accuracy_after"]
+        print(f"  training images {what}: accuracy {before:.1%} → {after:.1%}")
+    print("Zero accuracy does not show that a class is gone. Audit the model: rasura audit --help")
+    return 0
+
+
+def _audit(arguments: list[str]) -> int:
+    from rasura.progress import terminal
+    from rasura.runs import audit_runs
+
+    options = _parsed(Audit, arguments, "audit")
+    data = rasura.load_data(options.data)
+    request = rasura.ForgetClasses(_names(data, options.forget))
+    model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
+    references = [_load(path, options.architecture, data) for path in options.reference]
+    with terminal() as progress:
+        place = {"model": (model, options.out)}
+        found = audit_runs(place, data, request, original, references, options.seed, progress)["model"]
+    if options.json:
+        _print_json(_brief(found))
+    else:
+        print_findings([found])
+        print(f"\n{found['verdict']}{qualified(found)}: {found['reason']}\nThe page: {options.out / 'report.html'}")
+    wanted = (options.require or "").replace("-", " ").upper()
+    return 1 if wanted and found["verdict"].replace("-", " ") != wanted else 0
+
+
+def _report(arguments: list[str]) -> int:
+    from rasura.runs import write_report
+
+    print(write_report(_parsed(Report, arguments, "report").folder))
+    return 0
+
+
+def _list(arguments: list[str]) -> int:
+    from rasura.listing import LISTS
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: rasura list {'|'.join(LISTS)}")
+        return 0 if arguments else 2
+    if arguments[0] not in LISTS:
+        raise unknown("list", arguments[0], LISTS)
+    rows = LISTS[arguments[0]]()
+    width = max(len(name) for name in rows)
+    for name, meaning in rows.items():
+        print(f"{name:<{width}}  {meaning}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": _demo,
+    "train": _train,
+    "forget": _forget,
+    "audit": _audit,
+    "report": _report,
+    "list": _list,
+}
+
+
+# ------------------------------------------------------------------------------------------------ shared
+
+
+def _names(data: Any, given: Sequence[str]) -> tuple[str, ...]:
+    """Class names; a number that is not itself a name stands for the class at that place."""
+    numbered = [int(one) if one.isdecimal() and one not in data.classes else one for one in given]
+    return tuple(data.classes[number] for number in data.class_numbers(numbered)) if numbered else ()
+
+
+def _load(path: Path, architecture: str | None, data: Any) -> Any:
+    from rasura.models import to_card
+
+    return rasura.load_model(path, architecture, like=to_card(architecture, data))
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+
+
+def _brief(content: dict[str, Any]) -> dict[str, Any]:
+    """A finding without its pictures."""
+    return {key: value for key, value in content.items() if key != "pictures"}

@@ -1,0 +1,156 @@
+"""Image folders: CLASS/image, train/CLASS/image with test/ or val/, and Tiny ImageNet's layout."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from rasura.data._read import Array, Part, Read, stratified, text_of
+from rasura.errors import InputError, unknown
+
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
+
+
+class Pictures(NamedTuple):
+    """Image files with the name of each one's class."""
+
+    paths: list[Path]
+    classes: list[str]
+
+
+def read_folder(root: Path, size: int | None = None) -> Read:
+    """Images in one folder per class, with or without a held-out part, or in the layout of Tiny ImageNet.
+
+    Args:
+        root: the folder.
+        size: resize every image to `size` × `size`; without it all must be of one size already.
+    """
+    if not root.is_dir():
+        raise InputError(f"folder: {root} is no folder; allowed: a folder with one folder of images per class")
+    train, test = _folder_parts(root)
+    classes = sorted(set(train.classes))
+    if len(classes) < 2:
+        raise InputError(
+            f"folder: {root} holds {len(classes)} classes; allowed: at least 2, as CLASS/image or train/CLASS/image "
+            f"with test/ or val/ ({', '.join(sorted(IMAGES))})"
+        )
+    _check_known(test, classes)
+    images = _images([*train.paths, *test.paths], size)
+    number = {name: position for position, name in enumerate(classes)}
+    labels = np.array([number[name] for name in (*train.classes, *test.classes)], dtype=np.int64)
+    given = slice(len(train.paths)), slice(len(train.paths), None)
+    split = given if test.paths else stratified(labels, share=0.2)
+    parts = [Part(images[rows], labels[rows]) for rows in split]
+    return Read(*parts, classes=_words(root, classes))
+
+
+def _folder_parts(root: Path) -> tuple[Pictures, Pictures]:
+    """Training and held-out images; none are held out where the folder does not say which."""
+    if not (root / "train").is_dir():
+        return _by_class(root), Pictures([], [])
+    if (root / "val" / "val_annotations.txt").is_file():
+        return _by_class(root / "train"), _annotated(root / "val")
+    held = [root / part for part in ("test", "val", "valid") if (root / part).is_dir()]
+    if not held:
+        if not any(path.suffix.lower() in IMAGES for path in (root / "train").iterdir()):
+            raise InputError(
+                f"folder: {root} holds train/ but nothing held out; allowed: test/, val/ or valid/ beside it"
+            )
+        return _by_class(root), Pictures([], [])  # a class called "train"
+    test = _by_class(held[0])
+    if not test.paths:
+        raise InputError(f"folder: {held[0]} holds no images; allowed: one folder of images per class")
+    return _by_class(root / "train"), test
+
+
+def _by_class(root: Path) -> Pictures:
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found = [(path, folder.name) for folder in folders for path in _image_files(folder)]
+    return Pictures([path for path, _ in found], [name for _, name in found])
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in IMAGES and not path.name.startswith("."):
+            yield path
+
+
+def _annotated(val: Path) -> Pictures:
+    rows = [line.split("\t") for line in text_of(val / "val_annotations.txt").splitlines() if "\t" in line]
+    return Pictures([val / "images" / row[0] for row in rows], [row[1] for row in rows])
+
+
+def _check_known(test: Pictures, classes: list[str]) -> None:
+    for path, name in zip(test.paths, test.classes, strict=True):
+        if name not in classes:
+            raise unknown(f"folder: training images of the class of {path}", name, classes)
+
+
+def _words(root: Path, classes: list[str]) -> tuple[str, ...]:
+    """Tiny ImageNet's words.txt turns 'n02124075' into 'Egyptian cat'; ambiguous words keep their number."""
+    path = root / "words.txt"
+    rows = (line.split("\t", 1) for line in text_of(path).splitlines() if "\t" in line) if path.is_file() else ()
+    words = dict(row for row in rows if row[0] in classes)
+    names = [words.get(name, name).strip() for name in classes]
+    return tuple(word if names.count(word) == 1 else name for word, name in zip(names, classes, strict=True))
+
+
+def _images(paths: list[Path], size: int | None) -> Array:
+    """All images as `[N, C, H, W]`: one channel if every one is grey, else RGB."""
+    first, grey = (size, size) if size else None, True
+    for path in paths:  # headers only: what does not fit is found before anything is decoded
+        mode, shape = _header(path)
+        grey = grey and mode in ("1", "L")
+        first = first or shape
+        if size is None and shape != first:
+            raise InputError(
+                f"folder: {path} is {shape[0]}×{shape[1]}, expected {first[0]}×{first[1]} as in {paths[0]}; allowed: "
+                "images of one size, or @SIZE after the folder to resize them"
+            )
+    width, height = first or (0, 0)
+    images = np.empty((len(paths), 1 if grey else 3, height, width), dtype=np.uint8)
+    for row, path in enumerate(paths):
+        images[row] = _pixels(path, "L" if grey else "RGB", size)
+    return images
+
+
+def _header(path: Path) -> tuple[str, tuple[int, int]]:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            mode, shape = image.mode, image.size
+    except _unreadable() as error:
+        raise _no_image(path, error) from error
+    if mode.startswith(("I", "F")):  # Pillow would clip 16 bits to 8, not scale them
+        raise InputError(f"folder: {path} has more than 8 bits per channel ({mode}); allowed: 8-bit images")
+    return mode, shape
+
+
+def _pixels(path: Path, mode: str, size: int | None) -> Array:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            # A palette with transparency goes to RGB by way of RGBA, as Pillow asks for in a warning.
+            plain = (image.convert("RGBA") if "transparency" in image.info else image).convert(mode)
+    except _unreadable() as error:
+        raise _no_image(path, error) from error
+    plain = plain.resize((size, size), Image.Resampling.BICUBIC) if size else plain
+    pixels = np.asarray(plain)
+    return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    from PIL import Image
+
+    return (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+
+
+def _no_image(path: Path, error: Exception) -> InputError:
+    if not path.is_file():
+        return InputError(f"folder: {path} does not exist, yet it is listed; allowed: images that are there")
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"folder: {path} is no readable image ({reason}); allowed: undamaged images")

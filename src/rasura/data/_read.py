@@ -1,0 +1,48 @@
+"""What every reader returns: images and labels of two parts, and the class names. Nothing is ever unpickled."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rasura.data.dataset import numbered
+
+Array = NDArray[np.uint8]
+SEED = 0  # of every split made here: the same files give the same split
+
+
+class Part(NamedTuple):
+    """Images uint8 `[N, C, H, W]` and labels `[N]`."""
+
+    images: Array
+    labels: NDArray[np.int64]
+
+
+class Read(NamedTuple):
+    """What a reader returns."""
+
+    train: Part
+    test: Part
+    classes: tuple[str, ...]
+
+
+def stratified(labels: NDArray[np.int64], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of a seeded split: about `share` of each class is held out, and at least one example stays."""
+    rng = np.random.default_rng(SEED)
+    held = np.zeros(len(labels), dtype=bool)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        wanted = min(max(round(share * len(mine)), 1), len(mine) - 1)
+        held[rng.permutation(mine)[:wanted]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def class_numbers_of(*parts: Part) -> tuple[str, ...]:
+    """Class names for labels without names: their numbers."""
+    return numbered(max(int(part.labels.max(initial=0)) for part in parts) + 1)
+
+
+def text_of(path: Path) -> str:
+    """A small text file; bytes that are no UTF-8 are replaced."""
+    return path.read_text(encoding="utf-8", errors="replace")

@@ -1,0 +1,22 @@
+"""What there is: methods, models, data and decoders by name, with a line each."""
+
+import inspect
+from collections.abc import Callable
+
+from rasura.audit import DECODERS
+from rasura.data import DATA_SOURCES
+from rasura.methods import method_class, names
+from rasura.models import FAMILIES, ZOO
+
+
+def _first_line(thing: object) -> str:
+    return (inspect.getdoc(thing) or "").split("\n")[0]
+
+
+LISTS: dict[str, Callable[[], dict[str, str]]] = {
+    "methods": lambda: {name: _first_line(method_class(name)) for name in names()},
+    "models": lambda: {name: _first_line(build) for name, build in ZOO.items()} | FAMILIES,
+    "data": lambda: dict(DATA_SOURCES),
+    "decoders": lambda: dict(DECODERS),
+}
+"""What `rasura list` can show."""
