@@ -20,7 +20,7 @@ FLOORS = [
     {"testing", "report"},
     {"finding"},
     {"runs"},
-    {"demo", "listing", "tables"},
+    {"bench", "demo", "listing", "tables"},
     {"cli"},
 ]
 """From the ground up: a module imports from floors below its own, or from its own package."""

@@ -1,5 +1,6 @@
 """Methods: the contract for all of them, then what each one computes against an independent oracle."""
 
+import copy
 import json
 import random
 import sys
@@ -330,8 +331,8 @@ def test_check_method_names_the_breach(act, tmp_path, monkeypatch):
 
 def test_check_method_refuses_what_is_no_frozen_dataclass_with_defaults():
     @dataclass
-    class Thawed(Scale):  # pyright: ignore[reportGeneralTypeIssues]
-        pass
+    class Thawed:
+        reads: ClassVar = ()
 
     @dataclass(frozen=True)
     class Bare:
@@ -351,6 +352,7 @@ def test_check_method_refuses_what_is_no_frozen_dataclass_with_defaults():
         device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     for method, message in [
+        (Thawed(), "Thawed is no frozen dataclass"),
         (Bare(1.0), "field 'strength' has no default"),
         (Misdeclared(), "`reads` is .'test',."),
         (AsField(), "`reads` is a field"),
@@ -399,11 +401,12 @@ def test_check_method_takes_text_and_map_style_data_sets():
             return 30
 
         def __getitem__(self, row: int) -> tuple[Tensor, int]:
-            return torch.full((4,), float(row)), row % 3
+            return torch.eye(4)[row % 3] + row / 100, row % 3
 
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(30) % 3
-    columns = {"tokens": torch.randint(20, (30, 5), generator=generator), "weight": torch.ones(30)}
+    tokens = torch.randint(5, (30, 5), generator=generator) + 5 * labels[:, None]
+    columns = {"tokens": tokens, "weight": torch.ones(30)}
     brief = Recipe(epochs=1, batch_size=10)
     for examples, model in [
         (examples_from(columns, labels), Bag().eval()),
@@ -609,7 +612,7 @@ def test_at_full_strength_nothing_of_the_forget_directions_passes(classes):
 
 def retained_mean(module: nn.Module, inputs: Tensor) -> Tensor:
     with torch.no_grad():
-        output = module.double()(inputs)
+        output = copy.deepcopy(module).double()(inputs)
     return output.mean(0) if output.ndim == 2 else output.mean((0, 2, 3))
 
 
@@ -671,18 +674,19 @@ def test_the_published_form_keeps_biases_and_uses_the_span():
             assert torch.equal(parameter, problem.model.get_parameter(name))
 
 
-def test_damp_forgets_the_class_and_keeps_the_others():
-    problem = problem_for("resnet8")
+@pytest.mark.parametrize("forgotten", [0, 1, 3])
+def test_damp_forgets_the_class_and_keeps_the_others(forgotten):
+    problem = small_problem("resnet8,width=8", (forgotten,))
     model, _ = Damp()(problem)
     assert recall(problem.model, problem.forget) > 0.9
     assert recall(model, problem.forget) <= 0.5 * recall(problem.model, problem.forget)
-    assert recall(model, problem.retain) >= 0.7 * recall(problem.model, problem.retain)
+    assert recall(model, problem.retain) >= 0.85 * recall(problem.model, problem.retain)
 
 
 def test_damp_reads_no_more_examples_than_it_may():
     problem = small_problem()
-    _, record = Damp(calibration=30)(replace(problem, forget=problem.forget.take(torch.arange(12))))
-    assert record["calibration"] == 42
+    _, record = Damp(calibration=200)(replace(problem, forget=problem.forget.take(torch.arange(12))))
+    assert record["calibration"] == 212
 
 
 def test_damp_with_one_retained_class_removes_the_difference_of_the_two():
@@ -720,7 +724,7 @@ class Blind(nn.Module):
 @pytest.mark.parametrize("depth", ["probe", "constant"])
 def test_damp_refuses_a_net_whose_activations_say_nothing(residual, depth):
     problem = replace(small_problem(), model=Blind().eval())
-    with pytest.raises(InputError, match="no operator could be edited .the retained prototypes explain the class"):
+    with pytest.raises(InputError, match=r"no operator could be edited \(the retained prototypes explain the class"):
         Damp(residual=residual, depth=depth)(problem)
 
 

@@ -16,7 +16,7 @@ import tyro
 
 import rasura
 from rasura.errors import InputError, unknown
-from rasura.tables import print_findings, qualified
+from rasura.tables import print_findings, print_summary, qualified
 
 USAGE = """\
 usage: rasura COMMAND [options]      (rasura COMMAND --help shows the options, their units and defaults)
@@ -27,6 +27,7 @@ Make a trained classifier forget a class, and prove what is left of it inside.
   train   --data NAME --model NAME --out DIR            train a model; --without CLASS … makes a retrained reference
   forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR
   audit   --model DIR --original DIR --reference DIR … --data NAME --forget CLASS … --out DIR
+  bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
   list    methods|models|data|decoders                  what there is
 
@@ -131,6 +132,23 @@ class Report:
     """
 
     folder: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Compare methods over models, seeds and classes. What is there already is read, so a stopped bench goes on.
+
+    Attributes:
+        grid: a TOML file: data, models, seeds, forget, references, [recipe], [methods.NAME].
+        out: folder for all runs, summary.json and report.html.
+        engine: "local" runs one cell after another; "ray" hands cells to a Ray cluster that sees the same folder.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    grid: tyro.conf.Positional[Path]
+    out: Path
+    engine: Literal["local", "ray"] = "local"
+    json: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -272,6 +290,24 @@ def _audit(arguments: list[str]) -> int:
     return 1 if wanted and found["verdict"].replace("-", " ") != wanted else 0
 
 
+def _bench(arguments: list[str]) -> int:
+    from rasura.bench import read_grid, run_grid, summarise
+    from rasura.files import write_json
+    from rasura.progress import terminal
+
+    options = _parsed(Bench, arguments, "bench")
+    grid = read_grid(options.grid)
+    with terminal() as progress:
+        findings = run_grid(grid, options.out, options.engine, progress)
+    rows = summarise(findings)
+    write_json(options.out / "summary.json", rows)
+    if options.json:
+        _print_json({"out": str(options.out), "rows": rows})
+    else:
+        print_summary(rows)
+    return 0
+
+
 def _report(arguments: list[str]) -> int:
     from rasura.runs import write_report
 
@@ -299,6 +335,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "forget": _forget,
     "audit": _audit,
+    "bench": _bench,
     "report": _report,
     "list": _list,
 }

@@ -20,3 +20,12 @@ def unknown(field: str, value: object, allowed: Iterable[str]) -> InputError:
     hint = f"did you mean {folded[close[0]]!r}? " if close else ""
     shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")
     return InputError(f"{field}: {value!r} is unknown; {hint}Allowed: {shown}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its kind where it says nothing.
+
+    >>> first_line(EOFError()), first_line(OSError("disk full\\nno space left"))
+    ('EOFError', 'disk full')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

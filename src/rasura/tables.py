@@ -36,3 +36,24 @@ def print_findings(findings: list[dict[str, Any]]) -> None:
 def _primary(finding: dict[str, Any], which: str) -> list[Any]:
     primary = [one[which] for one in finding["comparisons"] if one["primary"]]
     return primary or [None, None]
+
+
+def print_summary(rows: list[dict[str, Any]]) -> None:
+    """Print one row per method of a bench on stdout: means over cells with the half width of their 95 % interval."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Nearest to retrained first ({rows[0]['cells']} cells; differences in points from retrained)")
+    measures = [key for key, value in rows[0].items() if isinstance(value, dict) and "mean" in value]
+    for name in ("method", "verdicts", *(measure.replace("_", " ") for measure in measures)):
+        table.add_column(name, justify="left" if name in ("method", "verdicts") else "right")
+    for row in rows:
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items())
+        table.add_row(row["method"], verdicts, *(_plus_minus(row[measure]) for measure in measures))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _plus_minus(value: dict[str, float | None]) -> str:
+    mean, half = value["mean"], value["half_width"]
+    assert mean is not None
+    return f"{100 * mean:.1f}" if half is None else f"{100 * mean:.1f} ± {100 * half:.1f}"

@@ -106,7 +106,7 @@ class Damp:
         if self.bias == "preserve-mean":
             shift = _shift(module, removed, found.retain_mean)
             _absorb(model, module, parts.norms.get(name), shift)
-        share = removed.norm() / (_taps(module.weight, module) + removed).norm()
+        share = removed.norm() / (_taps(module.weight, module) + removed).norm().clamp(min=1e-300)
         return record | {"rank": basis.shape[1], "removed": share.item(), "skipped": ""}
 
 
@@ -220,7 +220,10 @@ def _statistics(
 def _summary(per_class: list[Moments], retain: Moments, scored: Tensor) -> _Statistics:
     for number, moments in enumerate(per_class):
         if not moments.count:
-            raise InputError(f"data: class {number} has no calibration example; allowed: at least 1 of every class")
+            raise InputError(
+                f"data: class {number} has no calibration example; allowed: at least 1 of every class, or a larger "
+                "calibration"
+            )
     balanced = (scored.diagonal() / scored.sum(1).clamp(min=1)).mean().item()
     prototypes = torch.stack([moments.mean for moments in per_class]).cpu()
     return _Statistics(prototypes, retain.mean.cpu(), min(1.0, max(0.0, 2 * balanced - 1)))

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, first_line, unknown
 from rasura.models.zoo import ZOO
 
 FAMILIES = {
@@ -128,7 +128,7 @@ def _made(builder: Callable[..., nn.Module], name: str, given: dict[str, Any], o
     try:
         return builder(name.partition(":")[2], **given, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"model: {name} refuses {given | options} ({reason}); allowed: the builder's options"
         ) from error
@@ -155,8 +155,8 @@ def load_hugging_face(name: str, **options: Any) -> nn.Module:
             transformers.AutoModelForImageClassification if images else transformers.AutoModelForSequenceClassification
         )
         return kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = first_line(error)
         raise InputError(f"model: hf:{name} does not load ({reason}); allowed: a classifier in safetensors") from None
 
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rasura.errors import InputError
+from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, read_json, whole_folder, write_json
 from rasura.models.build import build_model, load_hugging_face, parse_architecture
 from rasura.models.card import Card, card_of, with_card
@@ -92,8 +92,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise InputError(f"model: {path} holds objects that could run code; allowed: tensors only") from None
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"model: {path} is truncated or not a file of weights ({reason})") from None
+        raise InputError(f"model: {path} is truncated or not a file of weights ({first_line(error)})") from None
     return _state_in(content, path)
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rasura.data.examples import Inputs
-from rasura.errors import InputError
+from rasura.errors import InputError, first_line
 
 
 def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
@@ -32,8 +32,7 @@ def misfit(inputs: Inputs, error: Exception) -> Exception:
     if isinstance(error, (InputError, torch.OutOfMemoryError)):
         return error
     shape = {k: tuple(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(inputs.shape)
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return InputError(f"data: the model cannot take inputs of shape {shape} ({reason})")
+    return InputError(f"data: the model cannot take inputs of shape {shape} ({first_line(error)})")
 
 
 def device_of(model: nn.Module) -> torch.device:

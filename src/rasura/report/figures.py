@@ -266,7 +266,8 @@ def _tidied(tag: str, key: str) -> str:
     tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
     tag = re.sub(r'font-family: [^;"]*;? ?| clip-path="[^"]*"', "", tag)
     tag = re.sub(r'(id="|href="#)', rf"\g<1>{key}-", tag)
-    return re.sub(r"(?<=\d)(\.\d{2})\d+", r"\1", tag).replace("\n", "")
+    tag = tag.replace("xlink:href", "href").replace("\n", "")
+    return re.sub(r"(?<=\d)(\.\d{2})\d+", r"\1", tag)
 
 
 def _spoken(found: list[dict[str, Any]], place: str) -> str:

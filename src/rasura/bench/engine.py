@@ -1,0 +1,104 @@
+"""Run a grid, cell by cell. What is there already is read: a bench that was stopped goes on where it was."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from rasura.bench.grid import Cell, Grid
+from rasura.data import ForgetClasses, load_data
+from rasura.errors import InputError
+from rasura.files import hash_of_json
+from rasura.progress import Progress, silent
+from rasura.runs import audit_runs, forget_run, train_run
+
+Engine = Literal["local", "ray"]
+FIRST_REFERENCE_SEED = 1000
+"""References get seeds of their own, so that none equals the seed of an original."""
+
+
+def run_grid(grid: Grid, folder: Path, engine: Engine, progress: Progress) -> list[dict[str, Any]]:
+    """Train, forget and audit every cell into run folders.
+
+    Args:
+        grid: what to run.
+        folder: where the run folders go.
+        engine: "local" runs one cell after another in this process; "ray" hands cells to a Ray cluster that sees the same
+            folder (references are trained first, so that no two cells train the same one).
+        progress: called after every cell.
+
+    Returns:
+        One finding per cell and method: the JSON values of `verdict.json`, with the cell's model, seed and request.
+    """
+    cells = list(grid.cells())
+    for name in {name for cell in cells for name in cell.forget}:
+        load_data(grid.data).class_numbers([name])
+    if engine == "ray":
+        return _on_ray(grid, cells, folder, progress)
+    found = []
+    for done, cell in enumerate(cells, start=1):
+        found += run_cell(grid, cell, folder, progress)
+        progress("bench: cells", done, len(cells))
+    return found
+
+
+def run_cell(grid: Grid, cell: Cell, folder: Path, progress: Progress = silent) -> list[dict[str, Any]]:
+    """Compare all methods of the grid on one original and one request."""
+    data, request = load_data(grid.data), ForgetClasses(cell.forget)
+    home = folder / _slug(cell.model)
+    original = train_run(data, cell.model, grid.recipe, (), cell.seed, home / f"original-{cell.seed}", progress)
+    references = _references(grid, cell, folder, progress)
+    place = home / _slug("+".join(cell.forget)) / f"seed-{cell.seed}"
+    models = {}
+    for name, method in grid.methods.items():
+        models[name], _ = forget_run(original, data, request, method, cell.seed, place / _slug(name), progress)
+    places = {name: (model, place / "audits" / _slug(name)) for name, model in models.items()}
+    findings = audit_runs(places, data, request, original, references, cell.seed, progress)
+    about = {"model": cell.model, "seed": cell.seed, "forget": list(cell.forget)}
+    return [finding | {"cell": about} for finding in findings.values()]
+
+
+def _references(grid: Grid, cell: Cell, folder: Path, progress: Progress) -> list[Any]:
+    home = folder / _slug(cell.model) / _slug("+".join(cell.forget))
+    seeds = [FIRST_REFERENCE_SEED + k for k in range(grid.references)]
+    data = load_data(grid.data)
+    return [
+        train_run(data, cell.model, grid.recipe, cell.forget, seed, home / f"reference-{seed}", progress)
+        for seed in seeds
+    ]
+
+
+def _on_ray(grid: Grid, cells: list[Cell], folder: Path, progress: Progress) -> list[dict[str, Any]]:
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise InputError("engine: ray is not installed; allowed: local, or pip install 'rasura[ray]'") from None
+    if not ray.is_initialized():
+        ray.init(include_dashboard=False, log_to_driver=False)
+
+    def all_of(work: Callable[..., Any], rows: list[Cell], label: str) -> list[Any]:
+        waiting = [ray.remote(work).remote(grid, row, folder.resolve()) for row in rows]
+        results = []
+        for done, one in enumerate(waiting, start=1):
+            results.append(ray.get(one))
+            progress(label, done, len(waiting))
+        return results
+
+    # Originals and references are shared by cells: train each once, before the cells that need them.
+    all_of(_train_references, list({(one.model, one.forget): one for one in cells}.values()), "bench: references")
+    all_of(_train_original, list({(one.model, one.seed): one for one in cells}.values()), "bench: originals")
+    return [finding for found in all_of(run_cell, cells, "bench: cells") for finding in found]
+
+
+def _train_references(grid: Grid, cell: Cell, folder: Path) -> None:
+    _references(grid, cell, folder, silent)
+
+
+def _train_original(grid: Grid, cell: Cell, folder: Path) -> None:
+    place = folder / _slug(cell.model) / f"original-{cell.seed}"
+    train_run(load_data(grid.data), cell.model, grid.recipe, (), cell.seed, place, silent)
+
+
+def _slug(text: str) -> str:
+    """A folder name; names that lose letters on the way get a hash, so that no two meet."""
+    plain = "".join(letter if letter.isalnum() or letter in "-+=." else "_" for letter in text)
+    return plain if plain == text else f"{plain}-{hash_of_json(text)[:6]}"

@@ -1,0 +1,117 @@
+"""What a bench runs: a TOML file, checked whole before any work begins."""
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rasura.errors import InputError, unknown
+from rasura.methods import method_class
+from rasura.training import Recipe
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of model, seed and request, and the methods that are compared on each.
+
+    Attributes:
+        data: a name (`rasura list data`) or a path.
+        models: architectures, e.g. "resnet8,width=16".
+        seeds: one original is trained per model and seed.
+        forget: requests, each a list of class names.
+        methods: per name on the page, a method with its settings.
+        references: retrained models per model and request, shared by all seeds. Three or more are advised.
+        recipe: how every model is trained.
+    """
+
+    data: str
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+    forget: tuple[tuple[str, ...], ...]
+    methods: dict[str, Any]
+    references: int = 3
+    recipe: Recipe = Recipe()
+
+    def cells(self) -> Iterator["Cell"]:
+        """The grid's cells, those that share an original next to each other."""
+        for model in self.models:
+            for seed in self.seeds:
+                for forget in self.forget:
+                    yield Cell(model, seed, forget)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One original model and one request: all methods are compared on it."""
+
+    model: str
+    seed: int
+    forget: tuple[str, ...]
+
+
+def read_grid(path: Path) -> Grid:
+    """A grid from a TOML file.
+
+    Keys: `data`, `models`, `seeds`, `forget` (class names, or lists of them), `references`, a table `[recipe]` with fields of
+    `Recipe`, and one table `[methods.NAME]` per row of the comparison: its settings, and `method = "…"` where NAME is no method.
+
+    Raises:
+        InputError: no such file, broken TOML, a key that is missing or unknown, or settings that a method refuses.
+    """
+    content = _toml(path)
+    known = [one.name for one in fields(Grid)]
+    for key in content:
+        if key not in known:
+            raise unknown("grid", key, known)
+    for key in ("data", "models", "seeds", "forget", "methods"):
+        if not content.get(key):
+            raise InputError(f"grid: {key!r} is missing or empty; allowed: {', '.join(known)}")
+    return Grid(
+        data=str(content["data"]),
+        models=tuple(_listed("models", content["models"], str)),
+        seeds=tuple(_listed("seeds", content["seeds"], int)),
+        forget=tuple(_request(one) for one in _listed("forget", content["forget"], (str, list))),
+        methods={name: _method(name, settings) for name, settings in content["methods"].items()},
+        references=_count(content.get("references", 3)),
+        recipe=_with_fields(Recipe, "recipe", content.get("recipe", {})),
+    )
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"grid: {path} does not exist; allowed: an existing TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"grid: {path} is no TOML ({error})") from None
+
+
+def _listed(key: str, values: Any, kind: Any) -> list[Any]:
+    if not isinstance(values, list) or not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
+        raise InputError(f"grid: {key} = {values!r}; allowed: a list")
+    return values
+
+
+def _request(one: str | list[str]) -> tuple[str, ...]:
+    return (one,) if isinstance(one, str) else tuple(_listed("forget", one, str))
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"grid: references = {value!r}; allowed: 1 or more")
+    return value
+
+
+def _method(name: str, settings: dict[str, Any]) -> Any:
+    settings = dict(settings)
+    kind = method_class(str(settings.pop("method", name)))
+    return _with_fields(kind, f"methods.{name}", settings)
+
+
+def _with_fields(kind: type, where: str, settings: dict[str, Any]) -> Any:
+    known = [one.name for one in fields(kind)]
+    for key in settings:
+        if key not in known:
+            raise unknown(where, key, known)
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})

@@ -1,0 +1,482 @@
+"""The report: every number of `verdict.json` on the page, nothing from it as markup, nothing from elsewhere."""
+
+import ast
+import base64
+import copy
+import functools
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import rasura.report
+from rasura.audit import VERDICTS
+from rasura.errors import InputError
+from rasura.report import page
+from rasura.report.page import _NEXT
+
+REFERENCES = ("reference 1", "reference 2", "reference 3")
+
+
+def picture() -> str:
+    """A data URI as `rasura.finding` writes it."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def estimate(point: float, half: float = 0.02) -> dict[str, float]:
+    return {"point": point, "low": round(point - half, 5), "high": round(point + half, 5)}
+
+
+def comparison(decoder: str, layer: str, model: float, shots: int = 0, **changes: Any) -> dict[str, Any]:
+    """A model between an original at 0.9012 and references around a third of the model's score."""
+    references = [round(model / 3 + step, 5) for step in (-0.0123, 0.0, 0.0234)]
+    mean = round(sum(references) / 3, 5)
+    made = {
+        "decoder": decoder,
+        "layer": layer,
+        "shots": shots,
+        "original": 0.9012,
+        "model": model,
+        "references": references,
+        "reference_summary": {"mean": mean, "spread": 0.018, "low": min(references), "high": max(references)},
+        "excess": estimate(model - mean, 0.031),
+        "gap": estimate(0.9012 - mean, 0.027),
+        "margin": 0.0567,
+        "equivalence_margin": 0.0321,
+        "resolved": True,
+        "residual_index": 0.4321,
+        "primary": False,
+        "above": False,
+        "below": False,
+    }
+    return made | changes
+
+
+def provenance(method: str | None = None) -> dict[str, Any]:
+    history = [{"method": method, "settings": {"energy": 0.987}, "request": {"forget": "cat", "classes": [1]}}]
+    return {
+        "type": "Net",
+        "architecture": "tinynet",
+        "parameters": 12345,
+        "trained_on": "pets",
+        "training": {"recipe": {"epochs": 7}, "seed": 11, "without": []},
+        "history": history if method else [],
+    }
+
+
+def finding(**changes: Any) -> dict[str, Any]:
+    """What `verdict.json` holds after an audit with three references; `changes` replace its top-level entries."""
+    classes = ["dog", "cat", "wolf", "fox"]
+    shares = {
+        "model": [0.5123, 0.0, 0.3877, 0.1],
+        "original": [0.02, 0.9, 0.05, 0.03],
+        "reference 1": [0.6, 0.0, 0.3, 0.1],
+        "reference 2": [0.6123, 0.0, 0.2877, 0.1],
+        "reference 3": [0.64, 0.0, 0.26, 0.1],
+    }
+    outputs = {
+        role: {
+            "forget": estimate(0.9012 if role == "original" else 0.0456),
+            "retain": estimate(round(0.8765 + number / 1000, 5)),
+            "per_class": [0.81 + number / 100, 0.0, 0.92, 0.87],
+        }
+        for number, role in enumerate(shares)
+    }
+    made = {
+        "format": 1,
+        "name": "damp",
+        "verdict": "MASKED",
+        "where": "bias",
+        "reason": "Refitting one bias per class brings the class back.",
+        "qualifiers": [],
+        "goal": "retrain-equivalent",
+        "request": {"forget": "cat", "classes": [1]},
+        "data": {"name": "pets", "classes": classes, "held_out": 4000, "held_out_forget": 1000, "overlap_left_out": 5},
+        "gates": [
+            {
+                "name": "the original knows the class",
+                "passed": True,
+                "found": "forget accuracy 90.1%",
+                "allowed": "at least 30%",
+                "remedy": "give the model that was trained with the class",
+            }
+        ],
+        "outputs": outputs,
+        "comparisons": [
+            comparison("output", "output", 0.0456),
+            comparison("linear", "layer1", 0.3345),
+            comparison("linear", "head input", 0.7654, primary=True, below=True),
+            *[comparison("few-shot", "head input", 0.1 + shots / 200, shots) for shots in (1, 2, 5, 10)],
+            comparison("few-shot", "head input", 0.777),
+            comparison("few-shot area", "head input", 0.2468, primary=True, above=True),
+            comparison("unwrapped", "output", 0.1357),
+            comparison("bias", "output", 0.8642, above=True),
+            comparison("head swap", "head input", 0.5791, resolved=False, residual_index=None),
+        ],
+        "retain": [
+            comparison("output", "output", 0.8765, original=0.8775),
+            comparison("linear", "head input", 0.8111),
+        ],
+        "routing": {"shares": shares, "distance": 0.1234, "band": 0.1012, "outside": True},
+        "pictures": [
+            {
+                "example": example,
+                "label": "cat",
+                "image": picture(),
+                "answers": {"model": "dog", "original": "cat"} | dict.fromkeys(REFERENCES, "wolf"),
+            }
+            for example in (17, 23, 42)
+        ],
+        "models": {"model": provenance("damp"), "original": provenance()}
+        | dict.fromkeys(REFERENCES, provenance("retrain")),
+        "settings": {"seed": 3},
+        "versions": {"rasura": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "python": "3.11.7"},
+        "seconds": 16.59,
+    }
+    return copy.deepcopy(made | changes)
+
+
+def without_references() -> dict[str, Any]:
+    """What an audit finds that was given the original and the model only."""
+    made = finding(
+        verdict="INCONCLUSIVE",
+        where="",
+        qualifiers=["provisional"],
+        reason="No retrained model was given.",
+        comparisons=[],
+        retain=[],
+    )
+    for role in REFERENCES:
+        del made["outputs"][role], made["models"][role], made["routing"]["shares"][role]
+        for one in made["pictures"]:
+            del one["answers"][role]
+    made["routing"] |= {"distance": None, "band": None, "outside": False}
+    return made
+
+
+class Reader(HTMLParser):
+    """All tags, attributes and ids of a page, the text, and the cells of each table row."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.in_cell = False
+        self.feed(text)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.in_cell = True
+        if tag in ("small", "span"):
+            self.handle_data(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.in_cell:
+            self.rows[-1][-1] += data
+
+    def ids(self) -> list[str]:
+        return [value or "" for name, value in self.attributes if name == "id"]
+
+    def row(self, start: str, number: int = 0) -> list[str]:
+        """The cells of the n-th row whose first cell starts so."""
+        found = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        return [row for row in found if row and row[0].startswith(start)][number]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
+
+
+def points(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+@pytest.mark.parametrize(
+    ("label", "number", "part", "at"),
+    [
+        ("Forget accuracy", 0, "comparisons", 0),
+        ("Linear probe, head input", 0, "comparisons", 2),
+        ("Few-shot area", 0, "comparisons", 8),
+        ("Unwrapped", 0, "comparisons", 9),
+        ("Bias", 0, "comparisons", 10),
+        ("Head swap", 0, "comparisons", 11),
+        ("Retain accuracy", 0, "retain", 0),
+        ("Linear probe, head input", 1, "retain", 1),
+    ],
+)
+def test_every_number_of_the_table(label: str, number: int, part: str, at: int) -> None:
+    made = finding()
+    one = made[part][at]
+    _, original, model, retrained, _, over, margin, mark = Reader(page([made])).row(label, number)
+    summary, excess = one["reference_summary"], one["excess"]
+    assert original.startswith(percent(one["original"]))
+    assert model.startswith(percent(one["model"]))
+    assert retrained == f"{percent(summary['mean'])} {percent(summary['low'])} to {percent(summary['high'])}"
+    assert over == f"{points(excess['point'])} {points(excess['low'])} to {points(excess['high'])}"
+    assert margin == "±5.7"
+    assert mark == ("▲ above" if one["above"] else "▼ below" if one["below"] else "no")
+
+
+def test_accuracies_have_their_own_intervals() -> None:
+    made = finding()
+    read = Reader(page([made]))
+    for label, part in (("Forget accuracy", "forget"), ("Retain accuracy", "retain")):
+        for cell, role in zip(read.row(label)[1:3], ("original", "model"), strict=True):
+            own = made["outputs"][role][part]
+            assert cell == f"{percent(own['point'])} {percent(own['low'])} to {percent(own['high'])}"
+
+
+def test_a_reviewer_finds_every_comparison() -> None:
+    made = finding()
+    read = Reader(page([made]))
+    rows = [row for row in read.rows if row and row[0] in ("forget", "retain")]
+    assert len(rows) == len(made["comparisons"]) + len(made["retain"])
+    for row, one in zip(rows, made["comparisons"] + made["retain"], strict=True):
+        text = " ".join(row)
+        shares = [one["original"], one["model"], *one["references"], one["reference_summary"]["mean"]]
+        differences = [value for name in ("excess", "gap") for value in one[name].values()]
+        assert all(percent(share) in text for share in shares)
+        assert all(points(share) in text for share in differences)
+        assert one["layer"] in row and "3.2" in row and "1.8" in row
+        assert ("0.43" in row) == one["resolved"]
+
+
+def test_provenance_gates_and_request_are_there() -> None:
+    text = Reader(page([finding()])).text
+    for part in (
+        "tinynet",
+        "12,345",
+        "epochs 7",
+        "seed 11",
+        "energy 0.987",
+        "torch 2.13.0",
+        "seed 3",
+        "16.6 s",
+        "4,000 held-out images of pets",
+        "1,000 of them",
+        "5 more were left out",
+        "1 of 1 passed",
+        "give the model that was trained with the class",
+        "12.3% of the answers",
+        "up to 10.1%",
+        "outside",
+    ):
+        assert part in text, part
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_verdict_reason_meaning_and_advice(verdict: str) -> None:
+    read = Reader(page([finding(verdict=verdict, qualifiers=["provisional"], reason="Because of this.")]))
+    meaning = VERDICTS[verdict]
+    for part in (verdict, "Because of this.", meaning[1:], "provisional", _NEXT[verdict], "What this does not show"):
+        assert part in read.text
+    assert f"icon-{verdict.lower().replace(' ', '-')}" in read.ids()
+
+
+def test_advice_for_every_verdict() -> None:
+    assert _NEXT.keys() == VERDICTS.keys()
+
+
+NASTY = [
+    '<script>alert("1")</script>',
+    "\"><img src=x onerror='alert(1)'>",
+    "{{ 7 * 7 }}{% x %}",
+    "$\\frac{1}{2}$ & <b>",
+]
+
+
+def test_nothing_from_json_becomes_markup() -> None:
+    made = finding(name=NASTY[0], where=NASTY[1], reason=NASTY[2] + NASTY[0], qualifiers=[NASTY[1]])
+    plain = Reader(page([finding(qualifiers=["provisional"])]))
+    made["data"]["classes"] = NASTY
+    made["request"]["forget"] = NASTY[1]
+    made["comparisons"][1]["layer"] = "</svg></text><script>"
+    made["gates"][0]["found"] = NASTY[0]
+    made["models"]["model"]["training"] = {NASTY[0]: [NASTY[1]]}
+    for one in made["pictures"]:
+        one["label"], one["answers"]["model"] = NASTY[0], NASTY[1]
+    text = page([made])
+    read = Reader(text)
+    assert set(read.tags) == set(plain.tags)
+    assert {name for name, _ in read.attributes} == {name for name, _ in plain.attributes}
+    assert "script" not in read.tags
+    assert "49" not in read.text.split()
+    assert all(name in read.text for name in NASTY[:3])
+
+
+@functools.cache
+def usual_tags() -> set[str]:
+    return set(Reader(page([finding()])).tags)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.text(max_size=40))
+def test_any_name_can_be_drawn(name: str) -> None:
+    made = finding()
+    made["data"]["classes"][0] = name
+    made["comparisons"][1]["layer"] = name
+    assert set(Reader(page([made])).tags) == usual_tags()
+
+
+def test_pictures_from_elsewhere_are_left_out() -> None:
+    made = finding()
+    for one, image in zip(made["pictures"], ("http://x/y.png", "javascript:alert(1)", picture()), strict=True):
+        one["image"] = image
+    assert Reader(page([made])).tags.count("img") == 1
+
+
+@pytest.mark.parametrize("make", [finding, without_references])
+def test_nothing_is_fetched(make: Any) -> None:
+    text = page([make(), make()])
+    assert not re.findall(r"https?://|//[a-z]|url\(|@import|<link|<script", text)
+    assert "default-src 'none'" in text
+
+
+def test_same_input_same_bytes_whatever_the_users_style() -> None:
+    made = finding()
+    before = copy.deepcopy(made)
+    text = page([made])
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
+        assert page([made]) == text
+        assert matplotlib.rcParams["font.size"] == 30
+    assert made == before
+
+
+def test_ids_are_unique_and_labels_lead_somewhere() -> None:
+    read = Reader(page([finding(), finding(), without_references()]))
+    assert len(read.ids()) == len(set(read.ids()))
+    for name, value in read.attributes:
+        if name == "aria-labelledby":
+            assert set((value or "").split()) <= set(read.ids())
+        if name == "href":
+            assert (value or "").removeprefix("#") in read.ids()
+
+
+def test_every_figure_is_sound_and_says_what_it_shows() -> None:
+    figures = re.findall(r"<svg viewBox.*?</svg>", page([finding()]), flags=re.DOTALL)
+    drawn = [ElementTree.fromstring(figure) for figure in figures if "<desc" in figure]
+    assert len(drawn) == 4
+    spoken = ["".join(figure.find("desc").itertext()) for figure in drawn]  # pyright: ignore[reportOptionalMemberAccess]
+    assert "layer1: this model 33.5%" in spoken[0]
+    assert "10: this model 15.0%" in spoken[1] and "all: this model 77.7%" in spoken[1]
+    assert "bias: this model 86.4%" in spoken[2]
+    assert "dog: this model 51.2%" in spoken[3]
+
+
+def test_without_references_it_says_what_is_missing() -> None:
+    text = page([without_references()])
+    read = Reader(text)
+    assert "No retrained model was given. Missing here: linear probes" in read.text
+    assert "layer by layer, with few labels, after a cheap change" in read.text
+    assert "Its distance from retrained models is missing" in read.text
+    assert text.count("<desc") == 1
+    assert read.row("Forget accuracy")[1].startswith("90.1%")
+    assert read.row("Forget accuracy")[3:] == ["–", "", "–", "–", "–"]
+
+
+def test_one_reference_has_no_routing_band() -> None:
+    made = finding()
+    made["routing"] |= {"distance": None, "band": None, "outside": False}
+    assert "that needs two of them" in Reader(page([made])).text
+
+
+def test_without_pictures_there_is_no_row() -> None:
+    read = Reader(page([finding(pictures=[])]))
+    assert "img" not in read.tags
+    assert "held-out examples of pets" in read.text
+
+
+def test_invalid_names_all_failed_gates() -> None:
+    gate = {"passed": False, "found": "80%", "allowed": "below 1%", "remedy": "retrain it without the class"}
+    gates = [gate | {"name": f"reference {number} never saw the class"} for number in (1, 2)]
+    read = Reader(page([finding(verdict="INVALID", where=gates[0]["name"], gates=gates)]))
+    assert "0 of 2 passed" in read.text
+    for one in gates:
+        assert f"{one['name']}: found 80%; allowed: below 1%. To do: retrain it without the class." in read.text
+
+
+def test_several_findings_begin_with_one_table() -> None:
+    names = ("first", "second", "third")
+    made = [finding(name=name) for name in names]
+    made[1] |= {"verdict": "ERASED", "where": "", "qualifiers": ["provisional"]}
+    text = page(made)
+    read = Reader(text)
+    assert "1 of 3 counts as erased: second (provisional)" in read.text
+    row = read.row("first")
+    assert row[1] == "MASKED at bias"
+    assert row[2].startswith("4.6%") and row[3].startswith(percent(0.8765))
+    assert row[4].startswith("▼ below 76.5%") and row[5].startswith("▲ above 24.7%")
+    retrained = read.row("Retrained")
+    area = made[0]["comparisons"][8]["reference_summary"]
+    assert retrained[5] == f"{percent(area['mean'])} {percent(area['low'])} to {percent(area['high'])}"
+    assert read.row("Original")[2] == "90.1%"
+    assert all(f'href="#model-{number}"' in text and f'id="model-{number}"' in text for number in (1, 2, 3))
+
+
+def test_one_finding_needs_no_overview() -> None:
+    assert "At a glance" not in page([finding()])
+
+
+def test_findings_with_and_without_references_share_a_page() -> None:
+    read = Reader(page([finding(name="one"), without_references() | {"name": "two"}]))
+    assert read.row("two")[4:] == ["– needs retrained models"] * 2
+    assert read.row("Retrained")[1].startswith("0 or 3 models")
+
+
+def test_many_classes_and_layers_stay_readable() -> None:
+    made = finding()
+    made["data"]["classes"] = [f"a class with the very long name number {number}" for number in range(100)]
+    for role in made["outputs"]:
+        made["outputs"][role]["per_class"] = [0.5] * 100
+        made["routing"]["shares"][role] = [0.01] * 100
+    made["comparisons"] += [comparison("linear", f"encoder.layer.{number}.output", 0.5) for number in range(12)]
+    text = page([made])
+    assert "92 others" in text
+    assert "rotate(-35" in text
+    assert "a class wit…number 0"[:10] in text
+
+
+@pytest.mark.parametrize(
+    ("findings", "message"),
+    [
+        ([], "none given"),
+        ([finding(format=2)], "format 2"),
+        ([finding(verdict="FINE")], "'FINE'"),
+        ([finding(), finding(request={"forget": "dog", "classes": [0]})], "different requests"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(findings: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        page(findings)
+
+
+def test_drawing_libraries_are_imported_only_when_a_page_is_made() -> None:
+    for path in Path(rasura.report.__file__).parent.glob("*.py"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in modules} & {"matplotlib", "jinja2", "markupsafe"}
