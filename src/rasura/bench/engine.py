@@ -22,8 +22,8 @@ def run_grid(grid: Grid, folder: Path, engine: Engine, progress: Progress) -> li
     Args:
         grid: what to run.
         folder: where the run folders go.
-        engine: "local" runs one cell after another in this process; "ray" hands cells to a Ray cluster that sees the same
-            folder (references are trained first, so that no two cells train the same one).
+        engine: "local" runs one cell after another in this process; "ray" hands cells to a Ray cluster that sees the
+            same folder (references are trained first, so that no two cells train the same one).
         progress: called after every cell.
 
     Returns:

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Grid:
     forget: tuple[tuple[str, ...], ...]
     methods: dict[str, Any]
     references: int = 3
-    recipe: Recipe = Recipe()
+    recipe: Recipe = field(default_factory=Recipe)
 
     def cells(self) -> Iterator["Cell"]:
         """The grid's cells, those that share an original next to each other."""
@@ -53,8 +53,9 @@ class Cell:
 def read_grid(path: Path) -> Grid:
     """A grid from a TOML file.
 
-    Keys: `data`, `models`, `seeds`, `forget` (class names, or lists of them), `references`, a table `[recipe]` with fields of
-    `Recipe`, and one table `[methods.NAME]` per row of the comparison: its settings, and `method = "…"` where NAME is no method.
+    Keys: `data`, `models`, `seeds`, `forget` (class names, or lists of them), `references`, a table `[recipe]` with
+    fields of `Recipe`, and one table `[methods.NAME]` per row of the comparison: its settings, and `method = "…"`
+    where NAME is no method.
 
     Raises:
         InputError: no such file, broken TOML, a key that is missing or unknown, or settings that a method refuses.

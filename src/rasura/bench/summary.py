@@ -9,8 +9,8 @@ import numpy as np
 def summarise(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per method, the nearest to retrained first.
 
-    Differences are in shares (0.01 is a point): forget accuracy; retain accuracy, linear probe and few-shot area minus the
-    mean of the retrained models. Each has its mean over cells and the half width of the 95 % interval of that mean
+    Differences are in shares (0.01 is a point): forget accuracy; retain accuracy, linear probe and few-shot area minus
+    the mean of the retrained models. Each has its mean over cells and the half width of the 95 % interval of that mean
     (Student's t; None for a single cell).
     """
     methods = list(dict.fromkeys(finding["name"] for finding in findings))
@@ -21,7 +21,7 @@ def summarise(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _row(name: str, findings: list[dict[str, Any]]) -> dict[str, Any]:
     measures = [_measures(finding) for finding in findings]
     columns = {key: _interval([one[key] for one in measures]) for key in measures[0]}
-    differences = [abs(columns[key]["mean"]) for key in columns]
+    differences = [abs(float(np.mean([one[key] for one in measures]))) for key in columns]
     return {
         "method": name,
         "cells": len(findings),
