@@ -16,12 +16,13 @@ FLOORS = [
     {"models"},
     {"training"},
     {"activations"},
-    {"methods", "audit"},
+    {"methods", "auditing"},
     {"testing", "report"},
     {"finding"},
     {"runs"},
     {"bench", "demo", "listing", "tables"},
     {"cli"},
+    {"__main__"},
 ]
 """From the ground up: a module imports from floors below its own, or from its own package."""
 

@@ -12,8 +12,8 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from rasura.audit import decoders
-from rasura.audit.decoders import (
+from rasura.auditing import decoders
+from rasura.auditing.decoders import (
     FEW_SHOT_PENALTY,
     PENALTIES,
     cross_fitted,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import rasura.report
-from rasura.audit import VERDICTS
+from rasura.auditing import VERDICTS
 from rasura.errors import InputError
 from rasura.report import page
 from rasura.report.page import _NEXT

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rasura.audit import MODEL, ORIGINAL, Decoded, Scores, judge, read_scores, reference_name, write_scores
-from rasura.audit.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
+from rasura.auditing import MODEL, ORIGINAL, Decoded, Scores, judge, read_scores, reference_name, write_scores
+from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
 
 DECODERS = [OUTPUT, LINEAR, FEW_SHOT, "unwrapped", BIAS, HEAD_SWAP]
 
@@ -41,7 +41,9 @@ def same(one: Scores, two: Scores) -> bool:
 @st.composite
 def tables(draw) -> Scores:
     """Any table as an audit makes one: every model's own answers are whole, decoders may leave examples out."""
-    names = draw(st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8")), 2, max_size=5, unique=True))
+    names = draw(
+        st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8")), min_size=2, max_size=5, unique=True)
+    )
     count, classes = draw(st.integers(1, 12)), len(names)
     rows = sorted(draw(st.sets(st.integers(0, 10**6), min_size=count, max_size=count)))
     numbers = st.integers(0, classes - 1)

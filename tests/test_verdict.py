@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rasura.audit import MODEL, ORIGINAL, VERDICTS, Decoded, Gate, Judgement, Scores, comparison, judge, reference_name
-from rasura.audit.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
+from rasura.auditing import (
+    MODEL,
+    ORIGINAL,
+    VERDICTS,
+    Decoded,
+    Gate,
+    Judgement,
+    Scores,
+    comparison,
+    judge,
+    reference_name,
+)
+from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
 
 CLASSES, FORGET = 5, 4
 SHOTS = (1, 10, 100)

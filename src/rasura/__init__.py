@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from rasura import methods
-from rasura.audit import VERDICTS
+from rasura.auditing import VERDICTS
 from rasura.data import Data, Examples, ForgetClasses, ForgetSamples, Standardise, load_data
 from rasura.errors import InputError
 from rasura.finding import Finding, audit, audit_all

@@ -224,8 +224,8 @@ def moments(
 def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
     """Find stages, operators and head by running the model once on a small batch.
 
-    Stages are found from the outside in: a module that holds more than half of the operators is opened, until none
-    does; of the parts that hold an operator, at most eight are kept, evenly spaced, the last always.
+    Stages are found from the outside in: a module that holds more than half of the operators, or the head and more, is
+    opened, until none does; of the parts that hold an operator, at most eight are kept, evenly spaced, the last always.
 
     Raises:
         InputError: the model has no learnable linear map that runs.
@@ -279,9 +279,12 @@ def _stages(modules: dict[str, nn.Module], operators: tuple[str, ...], order: li
         grown = [part for child in children for part in ([child] if child in order else opened(child))]
         return sorted(grown, key=order.index)
 
+    def is_large(name: str) -> bool:
+        return inside(name) > len(operators) / 2 or (inside(name) > 1 and _holds(name, operators[-1]))
+
     parts = opened("")
     while True:
-        large = next((part for part in parts if inside(part) > len(operators) / 2 and opened(part)), None)
+        large = next((part for part in parts if is_large(part) and opened(part)), None)
         if large is None:
             break
         at = parts.index(large)

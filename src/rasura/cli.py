@@ -4,6 +4,8 @@ Each command is a frozen dataclass of options, whose help and defaults tyro read
 go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 `--require` not met, 2 wrong input, 130 interrupted.
 """
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -189,7 +191,23 @@ def _refuse(reason: str) -> int:
 
 def _parsed(kind: Any, arguments: list[str], name: str, description: str | None = None) -> Any:
     options = (tyro.conf.FlagCreatePairsOff,)
-    return tyro.cli(kind, args=arguments, prog=f"rasura {name}", description=description, config=options)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, args=arguments, prog=f"rasura {name}", description=description, config=options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise  # help was asked for
+        raise InputError(f"{_one_line(complaint.getvalue())}; see rasura {name} --help") from None
+
+
+def _one_line(box: str) -> str:
+    """What tyro says in a box of many lines, without the frame and the help texts (indented by eight or more)."""
+    lines = [line.strip("│╰╯\n").rstrip() for line in box.splitlines()[1:]]  # without the title
+    short = [line for line in lines if not line.startswith(" " * 8)]
+    words = " ".join(line.strip() if line.strip(" ─-") else ";" for line in short)
+    reason = words.partition("For full helptext")[0].partition("Argument helptext")[0]
+    return " ".join(reason.split()).replace(" ;", ";").strip("; ").removeprefix("Error parsing settings: ")
 
 
 def _with_settings(name: str, options: type, settings: type, arguments: list[str]) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rasura.audit import (
+from rasura.auditing import (
     MODEL,
     ORIGINAL,
     Decoded,

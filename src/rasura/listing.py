@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 
-from rasura.audit import DECODERS
+from rasura.auditing import DECODERS
 from rasura.data import DATA_SOURCES
 from rasura.methods import method_class, names
 from rasura.models import FAMILIES, ZOO

@@ -208,7 +208,8 @@ def name_of(method: Any) -> str:
 
 def _check_preprocessing(card: Card, data: Data) -> None:
     given: Any = data.train.transform
-    mean, std = tuple(getattr(given, "mean", ())), tuple(getattr(given, "std", ()))
+    mean: tuple[float, ...] = tuple(getattr(given, "mean", ()))
+    std: tuple[float, ...] = tuple(getattr(given, "std", ()))
     if card.mean and mean and not _close((*card.mean, *card.std), (*mean, *std)):
         raise InputError(
             f"data: standardised with mean {mean} and std {std}; allowed: mean {card.mean} and std {card.std}, "

@@ -1,5 +1,6 @@
 """Model folders: weights in `model.safetensors`, everything else in `model.json`. Nothing is ever unpickled."""
 
+import errno
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,10 @@ def write_model(model: nn.Module, folder: Path) -> None:
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise InputError(f"model: {broken[0]} holds NaN or infinite weights; allowed: finite weights")
-    save_file(state, folder / WEIGHTS)
+    try:
+        save_file(state, folder / WEIGHTS)
+    except SafetensorError as error:  # the disk is full: an error like that of any other file
+        raise OSError(errno.EIO, first_line(error), str(folder / WEIGHTS)) from error
     write_json(
         folder / DESCRIPTION, {"format": 1, **card_of(model).to_json(), "sha256": hash_of_file(folder / WEIGHTS)}
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rasura.audit import MODEL, ORIGINAL
+from rasura.auditing import MODEL, ORIGINAL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

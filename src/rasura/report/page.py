@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from rasura.audit import MODEL, ORIGINAL, VERDICTS
+from rasura.auditing import MODEL, ORIGINAL, VERDICTS
 from rasura.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ import numpy as np
 CONFIDENCE = 0.95
 LEAST_MARGIN = 0.05
 """Five points: no smaller difference is ever called one."""
+LARGEST_BLIND_MARGIN = 0.10
+"""Ten points: where the anchors lie too close to place a model between them, no wider margin means "as retrained"."""
 LEAST_GAP = 0.03
 """Three points: anchors closer than this cannot tell erased from untouched."""
 
@@ -42,10 +44,12 @@ def wilson(successes: int, trials: int) -> Estimate:
 
 
 def excess(model: np.ndarray, references: np.ndarray, draws: int, seed: int) -> Estimate:
-    """How far a model's mean score lies above its references' mean, with a paired hierarchical bootstrap interval.
+    """How far a model's mean score lies above its references' mean, with a paired bootstrap interval.
 
-    References are drawn with replacement first, then examples, the same for all models (percentile interval). An
-    example's score is 0 or 1, or a mean of such over draws.
+    Two draws with replacement, of examples (the same for all models) and of references, are added up, and the interval
+    is the percentiles of the sum. What the draw of references moves is widened by √(J / (J − 1)) · t / z (t of J − 1
+    degrees of freedom, z normal): a plain bootstrap over three references covers the truth in 75 to 88 % of trials
+    instead of 95. An example's score is 0 or 1, or a mean of such over draws.
 
     Args:
         model: score of each example, `[n]`.
@@ -53,13 +57,26 @@ def excess(model: np.ndarray, references: np.ndarray, draws: int, seed: int) -> 
         draws: bootstrap draws B.
         seed: same seed, same interval.
 
-    Source: Davison and Hinkley, 1997, section 3.8 (hierarchical data).
+    Source: Davison and Hinkley, 1997, section 3.8 (hierarchical data); Hesterberg, The American Statistician 69, 2015
+    (narrowness of percentile intervals in small samples).
     """
     assert references.ndim == 2 and references.shape[1] == len(model)
     of_examples, of_references = _weights(len(model), len(references), draws, seed)
-    differences = of_examples @ model - ((of_examples @ references.T) * of_references).sum(1)
+    means = references.mean(1)
+    moved = of_references @ (means - means.mean())
+    differences = of_examples @ (model - references.mean(0)) - _widening(len(references)) * moved
     low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(float(model.mean() - references.mean()), float(low), float(high))
+
+
+@functools.lru_cache(maxsize=8)
+def _widening(references: int) -> float:
+    if references < 2:
+        return 1.0  # how one reference scatters is unknown; the verdict is provisional
+    from scipy.stats import norm, t
+
+    tail = (1 + CONFIDENCE) / 2
+    return math.sqrt(references / (references - 1)) * float(t.ppf(tail, references - 1) / norm.ppf(tail))
 
 
 @functools.lru_cache(maxsize=8)
@@ -99,18 +116,22 @@ def detection_margin(scores: Sequence[float]) -> float:
     return max(LEAST_MARGIN, float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread(scores) * math.sqrt(1 + 1 / count))
 
 
-def equivalence_margin(scores: Sequence[float], original_gap: float) -> float:
-    """The difference inside which a model counts as retrained: the detection margin, at most half of O − R.
+def equivalence_margin(scores: Sequence[float], gap: Estimate) -> float:
+    """The difference inside which a model counts as retrained: the detection margin, at most half of the gap O − R.
 
-    Differs: the design caps one margin for both uses. A capped margin is smaller than the scatter of honest retrained
-    models when O and R lie close, and would call an honest one RESIDUAL; so only the claim "as retrained" is capped.
+    Where the gap is not resolved, half of it would be nothing: there the cap is ten points, so that references which
+    scatter widely do not excuse any model.
+
+    Differs: the usual design caps one margin for both uses. A capped margin is smaller than the scatter of honest
+    retrained models when O and R lie close, and would call an honest one RESIDUAL; so only the claim "as retrained" is
+    capped.
     """
-    return min(detection_margin(scores), max(0.0, original_gap / 2))
+    return min(detection_margin(scores), gap.point / 2 if resolved(gap, scores) else LARGEST_BLIND_MARGIN)
 
 
-def resolved(original: Estimate, scores: Sequence[float]) -> bool:
+def resolved(gap: Estimate, scores: Sequence[float]) -> bool:
     """Whether original and references differ enough for a score to say anything about the model between them."""
-    return original.low > max(LEAST_GAP, 2 * spread(scores))
+    return gap.low > max(LEAST_GAP, 2 * spread(scores))
 
 
 def total_variation(left: np.ndarray, right: np.ndarray) -> float:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from rasura.activations import Anatomy, Point, anatomy, features
-from rasura.audit.decoders import cross_fitted, few_shot, refit_bias
-from rasura.audit.probe import Probe
+from rasura.auditing.decoders import cross_fitted, few_shot, refit_bias
+from rasura.auditing.probe import Probe
 from rasura.errors import InputError
 from rasura.progress import Progress, silent
 

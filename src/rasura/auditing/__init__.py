@@ -1,11 +1,11 @@
 """The audit: what a model still shows of a class, measured per model, and judged beside retrained ones."""
 
-from rasura.audit.comparison import Comparison
-from rasura.audit.measure import DECODERS, Decoded, Head, measure, read_head
-from rasura.audit.probe import Probe, make_probe
-from rasura.audit.scores import MODEL, ORIGINAL, Scores, read_scores, reference_name, write_scores
-from rasura.audit.statistics import Estimate, wilson
-from rasura.audit.verdict import VERDICTS, Gate, Judgement, Ruling, judge
+from rasura.auditing.comparison import Comparison
+from rasura.auditing.measure import DECODERS, Decoded, Head, measure, read_head
+from rasura.auditing.probe import Probe, make_probe
+from rasura.auditing.scores import MODEL, ORIGINAL, Scores, read_scores, reference_name, write_scores
+from rasura.auditing.statistics import Estimate, wilson
+from rasura.auditing.verdict import VERDICTS, Gate, Judgement, Ruling, judge
 
 __all__ = [
     "DECODERS",

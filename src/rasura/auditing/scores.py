@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rasura.audit.measure import Decoded
+from rasura.auditing.measure import Decoded
 
 ORIGINAL, MODEL = "original", "model"
 

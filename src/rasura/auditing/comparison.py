@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from rasura.audit.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
-from rasura.audit.scores import MODEL, ORIGINAL, Scores
-from rasura.audit.statistics import (
+from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
+from rasura.auditing.scores import MODEL, ORIGINAL, Scores
+from rasura.auditing.statistics import (
     Estimate,
     detection_margin,
     equivalence_margin,
@@ -39,7 +39,7 @@ class Comparison:
         excess: model minus the references' mean, with interval.
         gap: original minus the references' mean, with interval.
         margin: what chance between retrained models does not explain.
-        equivalence: the margin for the claim "as retrained": never more than half the gap.
+        equivalence: the margin for the claim "as retrained".
         resolved: whether original and references differ enough for this score to say anything.
         primary: whether the claim ERASED rests on it.
     """
@@ -69,9 +69,8 @@ class Comparison:
 
     @property
     def equivalent(self) -> bool:
-        """The whole interval lies inside the margin. An unresolved score is held to the margin of detection."""
-        margin = self.equivalence if self.resolved else self.margin
-        return -margin < self.excess.low and self.excess.high < margin
+        """The whole interval lies inside the margin for that claim."""
+        return -self.equivalence < self.excess.low and self.excess.high < self.equivalence
 
     @property
     def residual_index(self) -> float | None:
@@ -147,7 +146,7 @@ def _compared(scores: Scores, place: _Place, among: np.ndarray, seed: int) -> Co
         excess=excess(each[MODEL], references, BOOTSTRAP, seed),
         gap=gap,
         margin=detection_margin(means),
-        equivalence=equivalence_margin(means, gap.point),
+        equivalence=equivalence_margin(means, gap),
         resolved=resolved(gap, means),
         primary=place.primary,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rasura.audit.comparison import (
+from rasura.auditing.comparison import (
     AREA,
     RUNGS,
     Comparison,
@@ -16,9 +16,9 @@ from rasura.audit.comparison import (
     retain_comparisons,
     routing,
 )
-from rasura.audit.measure import BIAS, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
-from rasura.audit.scores import MODEL, ORIGINAL, Scores
-from rasura.audit.statistics import (
+from rasura.auditing.measure import BIAS, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
+from rasura.auditing.scores import MODEL, ORIGINAL, Scores
+from rasura.auditing.statistics import (
     LEAST_MARGIN,
     spread,
 )
@@ -286,11 +286,11 @@ def _inconclusive(case: _Case) -> Ruling | None:
         return Ruling("INCONCLUSIVE", "", reason)
     for one in case.primary:
         if not one.equivalent:
-            margin = one.equivalence if one.resolved else one.margin
             reason = (
                 f"At {_place_of(one)} it lies {_points(one.excess.point)} from the retrained mean (95 % interval "
                 f"{_points(one.excess.low)} to {_points(one.excess.high)}); to be as retrained, the interval must "
-                f"lie inside ±{100 * margin:.1f} points. More retrained models or more held-out images would settle it."
+                f"lie inside ±{100 * one.equivalence:.1f} points. More retrained models or more held-out images would "
+                "settle it."
             )
             return Ruling("INCONCLUSIVE", _place_of(one), reason)
     return None
