@@ -1,10 +1,17 @@
-"""What every test needs: nothing is fetched from the network, and a torchvision that can be imported."""
+"""What every test needs: nothing fetched from the network, one thread per worker, a torchvision that imports."""
 
 import importlib
 import os
 import sys
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads that wait for each other take minutes
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import hypothesis
 import torch
+
+hypothesis.settings.register_profile("no-clock", deadline=None)  # a slow machine is no failure
+hypothesis.settings.load_profile("no-clock")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

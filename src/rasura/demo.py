@@ -5,7 +5,7 @@ from typing import Any
 
 from rasura.data import ForgetClasses, load_data
 from rasura.files import write_whole
-from rasura.methods import method_class
+from rasura.methods import Damp, Finetune, LogitMask
 from rasura.progress import Progress
 from rasura.runs import PAGE, audit_runs, forget_run, train_run
 from rasura.training import Recipe
@@ -13,7 +13,7 @@ from rasura.training import Recipe
 ARCHITECTURE = "resnet8"
 RECIPE = Recipe(epochs=8)
 FORGET = "T-shirt/top"
-METHODS = ("damp", "finetune", "logit-mask")
+METHODS = {"damp": Damp(), "finetune": Finetune(epochs=1), "logit-mask": LogitMask()}
 REFERENCES = 3
 
 
@@ -39,8 +39,8 @@ def run_demo(folder: Path, progress: Progress) -> list[dict[str, Any]]:
     original = trained("original", 0, ())
     references = [trained(f"reference-{k}", k, (FORGET,)) for k in range(1, REFERENCES + 1)]
     models = {"original": original}
-    for name in METHODS:
-        models[name], _ = forget_run(original, data, request, method_class(name)(), 0, folder / name, progress)
+    for name, method in METHODS.items():
+        models[name], _ = forget_run(original, data, request, method, 0, folder / name, progress)
     models["held-out retrained"] = trained("held-out-retrained", REFERENCES + 1, (FORGET,))
     places = {name: (model, folder / "audits" / name.replace(" ", "-")) for name, model in models.items()}
     findings = list(audit_runs(places, data, request, original, references, 0, progress).values())

@@ -32,9 +32,11 @@ class BiasShift:
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
 
-    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
+    def __post_init__(self) -> None:
         if not 0 <= self.accuracy < 1:
             raise InputError(f"accuracy: {self.accuracy}; allowed: 0 up to, not including, 1")
+
+    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         classes = problem.require_classes("bias-shift")
         model = problem.copy_of_model()
         inputs, _ = problem.forget.batch(torch.arange(min(2, len(problem.forget))))

@@ -19,7 +19,7 @@ from rasura.progress import Progress, reporting, silent
 from rasura.training import Recipe, predict
 
 Reads = Literal["forget", "retain"]
-VALIDATION = 2048
+VALIDATION = 512
 """Training examples of each side, at most, on which the effect of a method is checked."""
 
 

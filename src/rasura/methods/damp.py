@@ -56,13 +56,21 @@ class Damp:
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
 
+    def __post_init__(self) -> None:
+        for field, kind in [("residual", Residual), ("depth", Depth), ("bias", Bias)]:
+            if getattr(self, field) not in kind.__args__:
+                raise unknown(field, getattr(self, field), kind.__args__)
+        if not 0 < self.energy <= 1:
+            raise InputError(f"energy: {self.energy}; allowed: above 0, up to 1")
+        if self.calibration < 8:
+            raise InputError(f"calibration: {self.calibration}; allowed: 8 or more")
+
     @staticmethod
     def published() -> "Damp":
         """The published form: span residuals, probe separability, biases kept."""
         return Damp(residual="span", depth="probe", bias="keep")
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
-        _check(self)
         forget_classes = torch.tensor(problem.require_classes("damp"))
         model = problem.copy_of_model().eval()
         examples = _calibration(problem, self.calibration)
@@ -155,16 +163,6 @@ def project_out(module: nn.Module, basis: Tensor, alpha: float) -> Tensor:
     with torch.no_grad():
         weight.copy_(_untaps(taps - removed, module, weight))
     return removed
-
-
-def _check(damp: Damp) -> None:
-    for field, kind in [("residual", Residual), ("depth", Depth), ("bias", Bias)]:
-        if getattr(damp, field) not in kind.__args__:
-            raise unknown(field, getattr(damp, field), kind.__args__)
-    if not 0 < damp.energy <= 1:
-        raise InputError(f"energy: {damp.energy}; allowed: above 0, up to 1")
-    if damp.calibration < 8:
-        raise InputError(f"calibration: {damp.calibration}; allowed: 8 or more")
 
 
 def _calibration(problem: Problem, most: int) -> Examples:

@@ -27,6 +27,10 @@ class Finetune:
 
     reads: ClassVar[tuple[Reads, ...]] = ("retain",)
 
+    def __post_init__(self) -> None:
+        # Refuses what cannot be.
+        Recipe(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)
+
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         model = problem.copy_of_model()
         optimiser = resolved(problem.recipe, model).optimiser

@@ -29,9 +29,11 @@ class LogitMask:
 
     reads: ClassVar[tuple[Reads, ...]] = ("retain",)
 
-    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
+    def __post_init__(self) -> None:
         if not -1e30 <= self.logit < 0:
             raise InputError(f"logit: {self.logit}; allowed: -1e30 up to, not including, 0")
+
+    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         classes = problem.require_classes("logit-mask")
         model = problem.copy_of_model()
         inputs, _ = problem.retain.batch(torch.arange(min(2, len(problem.retain))))

@@ -7,7 +7,7 @@ from torch import nn
 
 from rasura.methods._fresh import reinitialised
 from rasura.methods.contract import Problem, Reads
-from rasura.training import fit
+from rasura.training import Recipe, fit
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Retrain:
     learning_rate: float = 0.0
 
     reads: ClassVar[tuple[Reads, ...]] = ("retain",)
+
+    def __post_init__(self) -> None:
+        # Refuses what cannot be.
+        Recipe(epochs=self.epochs or 1, learning_rate=self.learning_rate)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         recipe = replace(

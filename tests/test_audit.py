@@ -1,0 +1,168 @@
+"""The audit from models to verdict, on nets trained on scikit-learn's digits: every planted truth is found."""
+
+import copy
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import rasura
+from rasura.auditing import judge, read_scores
+from rasura.data import Data, ForgetClasses, ForgetSamples
+from rasura.errors import InputError
+from rasura.models import build_model, to_card, with_card
+from rasura.training import Recipe, fit
+
+FORGET = ForgetClasses([3])
+BRIEFLY = Recipe(epochs=8, batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return rasura.load_data("digits")
+
+
+def trained(data: Data, seed: int, without: int | None = None) -> nn.Module:
+    torch.manual_seed(seed)
+    model = build_model("resnet8,width=8", classes=10, channels=1, size=8)
+    kept = data.train if without is None else data.train.take(data.train.labels != without)
+    return with_card(fit(model, kept, BRIEFLY, seed), to_card("resnet8,width=8", data))
+
+
+@pytest.fixture(scope="module")
+def original(digits) -> nn.Module:
+    return trained(digits, 0)
+
+
+@pytest.fixture(scope="module")
+def retrained(digits) -> list[nn.Module]:
+    return [trained(digits, seed, without=3) for seed in (1, 2, 3, 4)]
+
+
+class Silenced(nn.Module):
+    """Hides a class in code: the net inside still names it."""
+
+    def __init__(self, inner: nn.Module, number: int):
+        super().__init__()
+        self.inner, self.number = inner, number
+
+    def forward(self, images):
+        logits = self.inner(images).clone()
+        logits[:, self.number] = -1e4
+        return logits
+
+
+@pytest.fixture(scope="module")
+def found(digits, original, retrained) -> dict[str, rasura.Finding]:
+    torch.manual_seed(9)
+    models = {
+        "untouched": original,
+        "mask": rasura.forget(original, digits, FORGET, rasura.methods.LogitMask()).model,
+        "shift": rasura.forget(original, digits, FORGET, rasura.methods.BiasShift()).model,
+        "silenced": Silenced(copy.deepcopy(original), 3),
+        "broken": build_model("resnet8,width=8", classes=10, channels=1, size=8).eval(),
+        "retrained": retrained[3],
+    }
+    return rasura.audit_all(models, digits, FORGET, original, retrained[:3])
+
+
+def test_every_planted_truth_is_found(found):
+    assert found["untouched"].verdict == "NOT FORGOTTEN"
+    assert (found["mask"].verdict, found["mask"].where) == ("MASKED", "bias")
+    assert found["shift"].verdict == "MASKED"
+    assert (found["silenced"].verdict, found["silenced"].where) == ("MASKED", "unwrapped")
+    assert found["broken"].verdict == "DAMAGED"
+    assert found["retrained"].verdict in ("ERASED", "INCONCLUSIVE"), found["retrained"].reason
+
+
+def test_a_finding_says_the_same_in_every_form(found, tmp_path):
+    finding = found["mask"]
+    finding.to_json(tmp_path / "verdict.json")
+    content = json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))
+    assert content == finding.content
+    assert (content["verdict"], content["where"], content["reason"]) == (finding.verdict, finding.where, finding.reason)
+    assert repr(finding) == f"MASKED: {finding.reason}"
+    finding.to_html(tmp_path / "page.html")
+    assert "MASKED" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_verdict_follows_from_the_stored_scores_alone(found, tmp_path):
+    for name, finding in found.items():
+        finding.to_parquet(tmp_path / "scores.parquet")
+        again = judge(read_scores(tmp_path / "scores.parquet"), seed=0)
+        assert again.ruling.verdict == finding.verdict, name
+        assert [one.to_json() for one in again.comparisons] == finding.content["comparisons"]
+
+
+def test_the_same_seed_gives_the_same_finding(found, digits, original, retrained):
+    again = rasura.audit(found_model(original, digits), digits, FORGET, original, retrained[:3])
+    same = {key: value for key, value in found["mask"].content.items() if key not in ("seconds", "name")}
+    assert {key: value for key, value in again.content.items() if key not in ("seconds", "name")} == same
+
+
+def found_model(original: nn.Module, data: Data) -> nn.Module:
+    return rasura.forget(original, data, FORGET, rasura.methods.LogitMask()).model
+
+
+def test_the_audit_leaves_the_models_as_they_were(digits, original, retrained):
+    model = copy.deepcopy(original).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rasura.audit(model, digits, FORGET, original, retrained[:1])
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_reference_must_be_a_model_of_its_own(digits, original, retrained):
+    for references, twin in (
+        ([retrained[0], copy.deepcopy(retrained[0])], "reference 1"),
+        ([retrained[0], copy.deepcopy(original)], "original"),
+    ):
+        finding = rasura.audit(retrained[3], digits, FORGET, original, references)
+        assert (finding.verdict, finding.where) == ("INVALID", "reference 2 is a model of its own")
+        assert f"same weights as the {twin}" in finding.reason
+    finding = rasura.audit(retrained[0], digits, FORGET, original, retrained[:3])
+    assert finding.verdict == "INVALID"
+
+
+def test_a_reference_that_saw_the_class_is_no_reference(digits, original, retrained):
+    finding = rasura.audit(retrained[3], digits, FORGET, original, [*retrained[:2], trained(digits, 7)])
+    assert (finding.verdict, finding.where) == ("INVALID", "reference 3 never saw the class")
+
+
+def test_without_references_nothing_is_called_erased(digits, original, retrained):
+    finding = rasura.audit(retrained[3], digits, FORGET, original)
+    assert (finding.verdict, finding.qualifiers) == ("INCONCLUSIVE", ("provisional",))
+    assert repr(finding).startswith("INCONCLUSIVE (provisional): No retrained model was given")
+    assert rasura.audit(found_model(original, digits), digits, FORGET, original).verdict != "ERASED"
+
+
+def test_several_classes_at_once(digits, original):
+    request = ForgetClasses([3, 8])
+    masked = rasura.forget(original, digits, request, rasura.methods.LogitMask()).model
+    finding = rasura.audit(masked, digits, request, original)
+    assert finding.content["request"]["classes"] == [3, 8]
+    expected = int(torch.isin(digits.test.labels, torch.tensor([3, 8])).sum())
+    assert finding.content["data"]["held_out_forget"] + finding.content["data"]["overlap_left_out"] >= expected
+
+
+def with_test(data: Data, rows: torch.Tensor) -> Data:
+    return replace(data, test=data.test.take(rows))
+
+
+def test_what_cannot_be_audited_is_refused(digits, original):
+    with pytest.raises(InputError, match="request: the audit takes class requests; allowed: ForgetClasses"):
+        rasura.audit(original, digits, ForgetSamples([1, 2]), original)
+    few = with_test(digits, torch.cat([(digits.test.labels != 5).nonzero()[:, 0], torch.tensor([0])]))
+    with pytest.raises(InputError, match="held-out examples of '5'; allowed: 10 or more of every class"):
+        rasura.audit(original, few, FORGET, original)
+    with pytest.raises(InputError, match="held-out examples occur in the training data too; allowed: at most 1%"):
+        rasura.audit(original, replace(digits, test=digits.train), FORGET, original)
+    with pytest.raises(InputError, match="model: 7 outputs; allowed: 10"):
+        rasura.audit(build_model("resnet8,width=8", classes=7, channels=1, size=8).eval(), digits, FORGET, original)
+    broken = copy.deepcopy(original)
+    with torch.no_grad():
+        next(iter(broken.parameters())).fill_(float("nan"))
+    with pytest.raises(InputError, match="NaN"):
+        rasura.audit(broken, digits, FORGET, original)

@@ -1,0 +1,128 @@
+"""A bench: a grid is checked whole before work begins, what is there is read, and the summary adds up."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rasura.bench import read_grid, run_grid, summarise
+from rasura.cli import main
+from rasura.errors import InputError
+from rasura.methods import Damp, LogitMask
+from rasura.progress import silent
+
+GRID = """
+data = "digits"
+models = ["convnet,width=4"]
+seeds = [0, 1]
+forget = ["3", ["4", "9"]]
+references = 2
+
+[recipe]
+epochs = 2
+
+[methods.logit-mask]
+
+[methods."damp, wide"]
+method = "damp"
+energy = 0.9
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    (folder / "grid.toml").write_text(text, encoding="utf-8")
+    return folder / "grid.toml"
+
+
+def test_a_grid_is_read(tmp_path):
+    grid = read_grid(written(tmp_path, GRID))
+    assert (grid.data, grid.models, grid.seeds, grid.references) == ("digits", ("convnet,width=4",), (0, 1), 2)
+    assert grid.forget == (("3",), ("4", "9"))
+    assert grid.methods == {"logit-mask": LogitMask(), "damp, wide": Damp(energy=0.9)}
+    assert grid.recipe.epochs == 2
+    assert [(cell.seed, cell.forget) for cell in grid.cells()] == [
+        (0, ("3",)),
+        (0, ("4", "9")),
+        (1, ("3",)),
+        (1, ("4", "9")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('data = "digits"', "", "grid: 'data' is missing or empty"),
+        ("seeds =", "sedes =", "grid: 'sedes' is unknown; did you mean 'seeds'"),
+        ("seeds = [0, 1]", "seeds = 3", "grid: seeds = 3; allowed: a list"),
+        ("seeds = [0, 1]", "seeds = [true]", "grid: seeds = .*; allowed: a list"),
+        ("references = 2", "references = 0", "grid: references = 0; allowed: 1 or more"),
+        ("epochs = 2", "epoch = 2", "recipe: 'epoch' is unknown; did you mean 'epochs'"),
+        ("epochs = 2", "epochs = 0", "epochs: 0; allowed"),
+        ("[methods.logit-mask]", "[methods.logit-msak]", "'logit-msak' is unknown; did you mean 'logit-mask'"),
+        ("energy = 0.9", "enrgy = 0.9", "methods.damp, wide: 'enrgy' is unknown; did you mean 'energy'"),
+        ("energy = 0.9", "energy = 9.0", "energy: 9.0"),
+        ("[recipe]", "[recipe", "grid: .* is no TOML"),
+    ],
+)
+def test_a_broken_grid_is_refused_before_any_work(tmp_path, old, new, complaint):
+    assert old in GRID
+    with pytest.raises(InputError, match=complaint):
+        read_grid(written(tmp_path, GRID.replace(old, new)))
+
+
+def test_a_missing_grid_and_an_unknown_class_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"grid: .* does not exist"):
+        read_grid(tmp_path / "none.toml")
+    grid = read_grid(written(tmp_path, GRID.replace('"3", ', '"thirteen", ')))
+    with pytest.raises(InputError, match="class: 'thirteen' is unknown"):
+        run_grid(grid, tmp_path / "out", "local", silent)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bench_runs_resumes_and_sums_up(tmp_path, capsys):
+    grid, out = written(tmp_path, GRID.replace("seeds = [0, 1]", "seeds = [0]")), tmp_path / "out"
+    assert main(["bench", str(grid), "--out", str(out), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {row["method"] for row in said["rows"]} == {"logit-mask", "damp, wide"}
+    assert all(row["cells"] == 2 for row in said["rows"])
+    assert json.loads((out / "summary.json").read_text(encoding="utf-8")) == said["rows"]
+    verdicts = sorted(out.rglob("verdict.json"))
+    assert len(verdicts) == 4
+    weights = sorted(out.rglob("model.safetensors"))
+    assert len(weights) == 1 + 2 * 2 + 4  # an original, two references per request, a result per method and request
+    before = {path: path.stat().st_mtime_ns for path in [*verdicts, *weights]}
+    assert main(["bench", str(grid), "--out", str(out)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_without_ray_its_engine_is_refused_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(InputError, match="engine: ray is not installed; allowed: local"):
+        run_grid(read_grid(written(tmp_path, GRID)), tmp_path / "out", "ray", silent)
+
+
+def finding(name: str, retain: float, linear: float) -> dict:
+    return {
+        "name": name,
+        "verdict": "MASKED" if linear > 0.1 else "ERASED",
+        "outputs": {"model": {"forget": {"point": 0.0}}},
+        "retain": [{"decoder": "output", "excess": {"point": retain}}],
+        "comparisons": [
+            {"decoder": "linear", "layer": "head input", "excess": {"point": linear}},
+            {"decoder": "few-shot area", "layer": "head input", "excess": {"point": 0.0}},
+        ],
+    }
+
+
+def test_the_summary_adds_up_and_puts_the_nearest_to_retrained_first():
+    rows = summarise(
+        [finding("far", 0.0, 0.3), finding("far", 0.0, 0.5), finding("near", 0.01, 0.02), finding("near", -0.01, 0.04)]
+    )
+    assert [row["method"] for row in rows] == ["near", "far"]
+    near, far = rows
+    assert far["verdicts"] == {"MASKED": 2}
+    assert near["verdicts"] == {"ERASED": 2}
+    # Two values a, b: the half width is t(0.975, 1) · |a − b| / 2, and t(0.975, 1) = 12.7062.
+    assert far["linear_probe_difference"] == {"mean": 0.4, "half_width": pytest.approx(12.7062 * 0.1, abs=1e-4)}
+    assert near["retain_difference"] == {"mean": 0.0, "half_width": pytest.approx(12.7062 * 0.01, abs=1e-4)}
+    assert summarise([finding("one", 0.0, 0.3)])[0]["linear_probe_difference"] == {"mean": 0.3, "half_width": None}
