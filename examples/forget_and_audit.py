@@ -1,4 +1,4 @@
-"""Forget a class of handwritten digits and audit the result. Takes about a minute on two cores.
+"""Forget a class of handwritten digits and audit the result. Takes about half a minute on two cores.
 
 python examples/forget_and_audit.py
 """
@@ -10,7 +10,7 @@ from rasura.models import fresh_model, to_card
 
 data = rasura.load_data("digits")
 request = rasura.ForgetClasses(["3"])
-recipe = rasura.Recipe(epochs=20)
+recipe = rasura.Recipe(epochs=12)
 
 
 def trained(seed: int, examples: rasura.Examples) -> torch.nn.Module:

@@ -1,0 +1,82 @@
+"""README and docs say what is so: numbers come from committed results, and what they show runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rasura
+from rasura.auditing import VERDICTS
+from rasura.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def result(name: str) -> dict:
+    return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def test_the_table_of_the_demo_is_the_measured_one():
+    for found in result("main_job.json")["findings"]:
+        linear, area = found["primary"]
+        accuracies = (found["forget_accuracy"]["point"], found["retain_accuracy"]["point"])
+        scores = " | ".join(percent(share) for share in (*accuracies, linear["model"], area["model"]))
+        where = f" at {found['where']}" if found["where"] else ""
+        assert f"| {found['model']} | {found['verdict']}{where} | {scores} |" in README
+    retrained = [sum(one["references"]) / len(one["references"]) for one in (linear, area)]
+    assert f"| {percent(retrained[0])} | {percent(retrained[1])} |" in README
+
+
+def test_the_costs_are_the_measured_ones():
+    for row in result("main_job.json")["rows"]:
+        said = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.0f} s"
+        assert f"| {said} |" in README, row["what"]
+
+
+def test_every_verdict_is_explained_and_every_command_is_known():
+    for verdict in VERDICTS:
+        assert f"| {verdict} |" in README
+    for command in re.findall(r"^rasura (\w+)", README, re.MULTILINE):
+        assert command in COMMANDS
+
+
+def test_links_lead_to_files():
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_names_in_the_readme_exist():
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code
+    for dotted in re.findall(r"\brasura((?:\.\w+)+)\(", code[1]):
+        found = rasura
+        for name in dotted.strip(".").split("."):
+            found = getattr(found, name)
+        assert callable(found)
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_examples_run(example, tmp_path):
+    environment = os.environ | {"PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        [sys.executable, str(example)], cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    assert any(verdict in done.stdout for verdict in VERDICTS)
+
+
+def test_example_grids_can_be_read():
+    from rasura.bench import read_grid
+
+    for path in (ROOT / "examples").glob("*.toml"):
+        assert len(list(read_grid(path).cells())) >= 1
