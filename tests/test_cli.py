@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,6 @@ import torch
 
 import rasura
 from rasura.cli import main
-
-RASURA = [sys.executable, "-m", "rasura"]
 
 
 @pytest.fixture(scope="session")
@@ -164,6 +161,45 @@ def test_data_that_does_not_fit_is_refused(trained: Path, tmp_path: Path, capsys
     assert not out.exists()
 
 
+def test_impossible_seeds_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--data", "digits", "--out", str(tmp_path / "out")]
+    old = ["--model", str(trained / "original"), "--forget", "3"]
+    for seed in ("-1", str(2**32)):
+        for command in (
+            ["train", "--model", "resnet8,width=4"],
+            ["forget", "logit-mask", *old],
+            ["audit", *old, "--original", str(trained / "original")],
+        ):
+            assert f"seed: {seed}; allowed: a whole number from 0" in refused([*command, *out, "--seed", seed], capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_net_from_a_users_own_file_is_trained_and_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "from torch import nn\n\ndef net(classes, channels, size):\n"
+    source += "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))\n"
+    Path("mine.py").write_text(source)
+    assert main(["train", "--data", "digits", "--model", "mine.py:net", "--epochs", "2", "--out", "a"]) == 0
+    forget = ["forget", "logit-mask", "--data", "digits", "--forget", "3", "--out", "b"]
+    assert main([*forget, "--model", "a"]) == 2  # a folder brings no code along unless the user names it
+    assert main([*forget, "--model", "a", "--architecture", "mine.py:net"]) == 0
+    assert Path("b/model.safetensors").is_file()
+
+
+def test_a_link_is_filled_and_the_current_folder_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = ["train", "--data", "digits", "--model", "resnet8,width=4", "--epochs", "1", "--out"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "is the current folder; allowed: a new folder" in refused([*train, "."], capsys)
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert main([*train, str(tmp_path / "link")]) == 0
+    assert (tmp_path / "target" / "model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "link", "target"]
+
+
 def test_a_folder_with_another_run_is_left_alone(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,31 +245,43 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(trained: Path, tmp_path: Pat
     assert not any(tmp_path.iterdir())
 
 
-def _train_command(out: Path) -> list[str]:
-    options = ["--model", "resnet8,width=8", "--epochs", "12", "--out", str(out)]
-    return [*RASURA, "train", "--data", "digits", *options]
+WAITING = """
+import sys, time
+from rasura import training
+from rasura.cli import main
+write = training._write_checkpoint
+
+def write_and_wait(*arguments):
+    write(*arguments)
+    print("written", flush=True)
+    time.sleep(300)
+
+training._write_checkpoint = write_and_wait
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_training_resumes_to_the_same_bits(stop: signal.Signals, tmp_path: Path) -> None:
+    """The process waits after its first checkpoint, and is stopped there."""
     out, whole = tmp_path / "out", tmp_path / "whole"
-    process = subprocess.Popen(_train_command(out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    checkpoint = tmp_path / ".out.partial" / "checkpoint.pt"
-    deadline = time.monotonic() + 60
-    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
+    train = ["train", "--data", "digits", "--model", "resnet8,width=8", "--epochs", "3", "--out"]
+    command = [sys.executable, "-c", WAITING, *train, str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "written\n"
     process.send_signal(stop)
-    _, errors = process.communicate(timeout=60)
-    assert checkpoint.exists(), "the training was over before it could be stopped"
-    assert not out.exists()
+    _, errors = process.communicate(timeout=100)
+    partial = tmp_path / ".out.partial"
+    assert [path.name for path in tmp_path.iterdir()] == [partial.name]
     if stop == signal.SIGINT:
         assert process.returncode == 130
         assert len(errors.splitlines()) == 1
-        assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+        assert [path.name for path in partial.iterdir()] == ["checkpoint.pt"]
     for folder in (out, whole):
-        assert main(_train_command(folder)[len(RASURA) :]) == 0
+        assert main([*train, str(folder)]) == 0
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert not checkpoint.parent.exists()
+    assert not partial.exists()
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

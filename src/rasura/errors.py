@@ -22,6 +22,17 @@ def unknown(field: str, value: object, allowed: Iterable[str]) -> InputError:
     return InputError(f"{field}: {value!r} is unknown; {hint}Allowed: {shown}")
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes.
+
+    >>> check_seed(-1)
+    Traceback (most recent call last):
+    rasura.errors.InputError: seed: -1; allowed: a whole number from 0 to 4294967295
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"seed: {seed}; allowed: a whole number from 0 to {2**32 - 1}")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; its kind where it says nothing.
 

@@ -22,12 +22,13 @@ def whole_folder(folder: Path, keep: str | None = None) -> Iterator[Path]:
     """Fill a folder under a temporary name beside it; it is renamed when the block ends, and removed if it fails.
 
     Args:
-        folder: the final place; it must not exist, or be empty.
+        folder: the final place; it must not exist, or be empty (it is then removed at once, so that work which could
+            not be put there is not even begun).
         keep: a file name. If the block fails and this file is there, everything else is removed but this file stays,
             so that the same work can resume from it.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"out: {folder} exists; allowed: a new or empty folder")
+    folder = folder.resolve()  # a link to a folder stays one
+    _make_room(folder)
     partial = partial_of(folder)
     _clear(partial, keep)  # what a killed process left
     partial.mkdir(parents=True, exist_ok=True)
@@ -35,12 +36,22 @@ def whole_folder(folder: Path, keep: str | None = None) -> Iterator[Path]:
         yield partial
         if keep is not None:
             (partial / keep).unlink(missing_ok=True)
-        if folder.exists():
-            folder.rmdir()
         os.replace(partial, folder)
     except BaseException:
         _clear(partial, keep)
         raise
+
+
+def _make_room(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"out: {folder} exists; allowed: a new or empty folder")
+    if folder == Path.cwd():  # it would be replaced under the user's feet
+        raise InputError(f"out: {folder} is the current folder; allowed: a new folder")
+    try:
+        if folder.exists():
+            folder.rmdir()
+    except OSError as error:
+        raise InputError(f"out: {folder} cannot be replaced ({error.strerror}); allowed: a new folder") from None
 
 
 def _clear(partial: Path, keep: str | None) -> None:

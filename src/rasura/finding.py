@@ -29,6 +29,7 @@ from rasura.auditing import (
     write_scores,
 )
 from rasura.data import Data, Request, describe
+from rasura.errors import check_seed
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
 from rasura.models import card_of
@@ -114,6 +115,7 @@ def audit_all(
     progress: Progress | None = None,
 ) -> dict[str, Finding]:
     """`audit` for several models by name; original and references are measured once."""
+    check_seed(seed)
     with reporting(progress) as report:
         begun = time.perf_counter()
         anchors = {ORIGINAL: original} | {reference_name(k): one for k, one in enumerate(references)}

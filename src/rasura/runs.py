@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rasura.data import Data, ForgetClasses
-from rasura.errors import InputError
+from rasura.errors import InputError, check_seed
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
 from rasura.finding import Finding, audit_all, versions
 from rasura.methods.contract import Method, Outcome, forget, name_of
@@ -73,6 +73,7 @@ def train_run(
     progress: Progress,
 ) -> nn.Module:
     """Train a model into a run folder, or take it from there; with classes left out it is a retrained reference."""
+    check_seed(seed)
     excluded = data.class_numbers(without) if without else ()
     kept = data.train.take(~torch.isin(data.train.labels, torch.tensor(excluded)))
     left_out = [data.classes[number] for number in excluded]
@@ -89,7 +90,7 @@ def train_run(
         write_model(with_card(model, to_card(architecture, data, training=used)), partial)
 
     make_run(folder, spec, work, keep=CHECKPOINT)
-    return load_run(folder)
+    return load_run(folder, architecture)
 
 
 def forget_run(
@@ -119,7 +120,7 @@ def forget_run(
         write_json(partial / "record.json", outcome.record | about)
 
     make_run(folder, spec, work)
-    return load_run(folder, like=model), read_json(folder / "record.json")
+    return load_run(folder, model), read_json(folder / "record.json")
 
 
 def audit_runs(
@@ -168,14 +169,22 @@ def write_report(folder: Path) -> Path:
     return folder / PAGE
 
 
-def load_run(folder: Path, like: nn.Module | None = None) -> nn.Module:
-    """The model in a run folder; `like` gives the architecture where the folder does not name one."""
+def load_run(folder: Path, architecture: str | nn.Module | None = None) -> nn.Module:
+    """The model in a run folder.
+
+    Args:
+        folder: a finished run.
+        architecture: its name, or a model of the same. The name is what the user gave, so that a Python file which it
+            names may run; the model is copied where no name builds it.
+    """
     import copy
 
     from rasura.models import load_model
 
-    named = like is None or card_of(like).architecture is not None
-    return load_model(folder, None if named else copy.deepcopy(like))
+    if isinstance(architecture, nn.Module):
+        name = card_of(architecture).architecture
+        architecture = copy.deepcopy(architecture) if name is None or ".py:" in name else None
+    return load_model(folder, architecture)
 
 
 def hash_of_model(model: nn.Module) -> str:

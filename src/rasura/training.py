@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rasura.data import Examples
 from rasura.data.examples import Inputs
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, check_seed, unknown
 from rasura.files import hash_of_json
 from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.progress import Progress, silent
@@ -130,6 +130,7 @@ def fit(
         InputError: the loss became NaN or infinite, no parameter requires a gradient, or a net with BatchNorm would get
             single examples only.
     """
+    check_seed(seed)
     recipe = resolved(recipe, model)
     if min(recipe.batch_size, len(examples)) == 1 and _has_norm(model):
         raise InputError("batch_size: every batch has 1 example; allowed: 2 or more for a model with BatchNorm")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rasura.data import Data, Examples, Request, describe, resolve
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, check_seed, unknown
 from rasura.models import Card, card_of, save_model, with_card
 from rasura.progress import Progress, reporting, silent
 from rasura.training import Recipe, predict
@@ -114,6 +114,7 @@ def forget(
     Raises:
         InputError: a request or setting that cannot be served; weights that became NaN; a method that changed nothing.
     """
+    check_seed(seed)
     parts = resolve(request, data)
     check_fits(model, data)
     with reporting(progress) as report:
