@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from rasura.data import Data, ForgetClasses
-from rasura.errors import InputError, check_seed
+from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
 from rasura.finding import Finding, audit_all, versions
 from rasura.methods.contract import Method, Outcome, forget, name_of
-from rasura.models import card_of, fresh_model, to_card, with_card, write_model
+from rasura.models import fresh_model, to_card, with_card, write_model
 from rasura.models.card import Card
 from rasura.progress import Progress
 from rasura.training import Recipe, fit, resolved
@@ -156,6 +156,8 @@ def write_report(folder: Path) -> Path:
     Raises:
         InputError: there is no verdict.
     """
+    from jinja2 import UndefinedError
+
     from rasura.report import page
 
     found = [folder / VERDICT] if (folder / VERDICT).is_file() else sorted(folder.rglob(VERDICT))
@@ -163,8 +165,9 @@ def write_report(folder: Path) -> Path:
         raise InputError(f"folder: {folder} holds no {VERDICT}; allowed: a folder that rasura audit or demo wrote")
     try:
         written = page([read_json(path) for path in found])
-    except KeyError as error:
-        raise InputError(f"folder: a {VERDICT} in {folder} has no {error}; allowed: verdicts of this version") from None
+    except (KeyError, IndexError, TypeError, AttributeError, UndefinedError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"folder: a {VERDICT} in {folder} cannot be shown ({reason}); allowed: ours") from None
     write_whole(folder / PAGE, written.encode())
     return folder / PAGE
 
@@ -174,17 +177,14 @@ def load_run(folder: Path, architecture: str | nn.Module | None = None) -> nn.Mo
 
     Args:
         folder: a finished run.
-        architecture: its name, or a model of the same. The name is what the user gave, so that a Python file which it
-            names may run; the model is copied where no name builds it.
+        architecture: its name as the user gave it (so that a Python file which it names may run), or a model of the
+            same, which is copied.
     """
     import copy
 
     from rasura.models import load_model
 
-    if isinstance(architecture, nn.Module):
-        name = card_of(architecture).architecture
-        architecture = copy.deepcopy(architecture) if name is None or ".py:" in name else None
-    return load_model(folder, architecture)
+    return load_model(folder, copy.deepcopy(architecture) if isinstance(architecture, nn.Module) else architecture)
 
 
 def hash_of_model(model: nn.Module) -> str:

@@ -135,7 +135,7 @@ def _made(builder: Callable[..., nn.Module], name: str, given: dict[str, Any], o
 
 
 def _hugging_face(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
-    return load_hugging_face(name, num_labels=given["classes"], ignore_mismatched_sizes=True, **options)
+    return load_hugging_face(name, **{"num_labels": given["classes"], "ignore_mismatched_sizes": True} | options)
 
 
 _LIBRARIES = {"timm": _timm, "torchvision": _torchvision, "hf": _hugging_face}
@@ -155,7 +155,7 @@ def load_hugging_face(name: str, **options: Any) -> nn.Module:
             transformers.AutoModelForImageClassification if images else transformers.AutoModelForSequenceClassification
         )
         return kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
-    except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (ImportError, OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = first_line(error)
         raise InputError(f"model: hf:{name} does not load ({reason}); allowed: a classifier in safetensors") from None
 

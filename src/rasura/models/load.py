@@ -57,7 +57,8 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
 
     Raises:
         InputError: nothing there, truncated or pickled weights, weights that do not fit the architecture, or a
-            folder that would run a Python file which you did not name yourself as `architecture`.
+            folder that would run a Python file, or hand words to a library's builder, which you did not name yourself
+            as `architecture`.
     """
     path = Path(path)
     if (path / DESCRIPTION).is_file():
@@ -65,11 +66,7 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
         state = read_weights(path / WEIGHTS)
         if architecture is None and card.architecture is None:
             raise InputError(f"architecture: {path} does not name one; allowed: the module, or FILE.py:FUNCTION")
-        if architecture is None and ".py:" in (card.architecture or ""):
-            raise InputError(
-                f"architecture: {path} wants to run {card.architecture}; allowed: name that file as the architecture"
-            )
-        return _filled(architecture or card.architecture or "", card, state, path)
+        return _filled(architecture or _harmless(card.architecture or "", path), card, state, path)
     if (path / "config.json").is_file():
         return load_hugging_face(str(path)).eval()
     if path.is_file():
@@ -95,7 +92,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"model: {path} holds objects that could run code; allowed: tensors only") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # what a file of anything else makes torch.load raise has no common kind
         raise InputError(f"model: {path} is truncated or not a file of weights ({first_line(error)})") from None
     return _state_in(content, path)
 
@@ -137,6 +134,22 @@ def _card_in(folder: Path) -> Card:
     if content.get("sha256") != hash_of_file(folder / WEIGHTS):
         raise InputError(f"model: {folder / WEIGHTS} is truncated or changed (its hash is not the one in model.json)")
     return card
+
+
+def _harmless(architecture: str, path: Path) -> str:
+    """The architecture that a folder names; refused if building it could run code or fetch more than is filled anyway.
+
+    Folders come from strangers. Builders of libraries take options that load files or code: only numbers pass.
+    """
+    name, options = parse_architecture(architecture)
+    options.pop("pretrained", None)  # the folder's own weights replace these
+    words = [key for key, value in options.items() if name not in ZOO and type(value) not in (int, float)]
+    if ".py:" in name or words:
+        what = f"run {name}" if ".py:" in name else f"hand {words[0]}={options[words[0]]} to {name}"
+        raise InputError(
+            f"architecture: {path} wants to {what}; allowed: naming the architecture yourself, if you trust it"
+        )
+    return ",".join([name, *(f"{key}={value}" for key, value in options.items())])
 
 
 def _filled(architecture: str | nn.Module, card: Card, state: dict[str, Tensor], path: Path) -> nn.Module:
