@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasura.auditing.statistics import (
+    TAILS,
     Estimate,
+    chance,
     detection_margin,
     equivalence_margin,
     excess,
+    moderated,
     resolved,
     spread,
     summary,
@@ -21,7 +24,14 @@ from rasura.auditing.statistics import (
 
 Z = 1.959963984540054
 """The 97.5 % point of the normal distribution (any table)."""
-T = {1: 12.706204736432095, 2: 4.302652729911275, 3: 3.182446305284263, 4: 2.7764451051977987}
+T = {
+    1: 12.706204736432095,
+    2: 4.302652729911275,
+    3: 3.182446305284263,
+    4: 2.7764451051977987,
+    6: 2.4469118511449692,
+    39: 2.022690920036762,
+}
 """97.5 % points of Student's t by degrees of freedom (any table)."""
 
 
@@ -71,7 +81,7 @@ def test_excess_is_the_difference_of_means():
 
 def test_interval_of_examples_alone_agrees_with_the_normal_approximation():
     model, reference = answers(0.7, 2000, 1), answers(0.5, 2000, 2)
-    found = excess(model, reference[None], 8000, 0)
+    found = excess(model, reference[None], 8000, 0, prior=0)
     error = Z * (model - reference).std() / math.sqrt(2000)
     assert found.low == pytest.approx(found.point - error, abs=0.05 * error)
     assert found.high == pytest.approx(found.point + error, abs=0.05 * error)
@@ -81,7 +91,7 @@ def test_interval_of_references_alone_agrees_with_the_normal_approximation():
     # All examples alike: only the choice of references moves the difference.
     levels = np.random.default_rng(0).normal(0.5, 0.1, 40)
     found = excess(np.full(10, 0.6), np.repeat(levels[:, None], 10, 1), 8000, 0)
-    error = Z * levels.std() / math.sqrt(40)
+    error = T[39] * levels.std(ddof=1) / math.sqrt(40)
     assert found.point == pytest.approx(0.6 - levels.mean())
     assert (found.high - found.low) / 2 == pytest.approx(error, rel=0.05)
 
@@ -99,26 +109,26 @@ def test_both_sources_of_chance_add_up_in_the_interval():
 def test_a_model_with_its_references_answers_has_an_interval_of_no_width():
     same = answers(0.5, 60, 0)
     for count in (1, 3):
-        found = excess(same, np.stack([same] * count), 500, 0)
+        found = excess(same, np.stack([same] * count), 500, 0, prior=0)
         assert (found.point, found.low, found.high) == pytest.approx((0, 0, 0), abs=1e-12)
 
 
 def test_a_constant_difference_has_an_interval_of_no_width():
-    found = excess(np.full(50, 0.8), np.full((1, 50), 0.3), 500, 0)
-    assert (found.point, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5))
+    found = excess(np.full(50, 0.8), np.full((1, 50), 0.3), 500, 0, prior=0)
+    assert (found.point, found.low, found.high) == pytest.approx((0.5, 0.5, 0.5), abs=1e-6)
 
 
 def test_pairing_takes_out_what_all_models_find_hard():
     hard = answers(0.5, 300, 0)
     model = np.where(np.arange(300) < 3, 1 - hard, hard)
-    paired = excess(model, hard[None], 2000, 0)
-    apart = excess(model, np.random.default_rng(0).permutation(hard)[None], 2000, 0)
+    paired = excess(model, hard[None], 2000, 0, prior=0)
+    apart = excess(model, np.random.default_rng(0).permutation(hard)[None], 2000, 0, prior=0)
     assert paired.high - paired.low < (apart.high - apart.low) / 3
 
 
 def test_one_reference_gives_the_interval_of_a_paired_bootstrap_over_examples():
     model, reference = answers(0.6, 40, 1), answers(0.4, 40, 2)
-    found = excess(model, reference[None], 20000, 0)
+    found = excess(model, reference[None], 20000, 0, prior=0)
     # The difference takes −1, 0, 1, so its bootstrap mean is a multinomial's: simulated here without the library.
     counts = np.random.default_rng(9).multinomial(40, [np.mean(model - reference == d) for d in (-1, 0, 1)], 20000)
     low, high = np.quantile((counts[:, 2] - counts[:, 0]) / 40, [0.025, 0.975])
@@ -170,15 +180,15 @@ def test_excess_holds_its_point_and_shifts_with_the_model(seed, references, exam
     assert found.low - 1e-12 <= found.point <= found.high + 1e-12
     shifted = excess(model + 0.25, others, 400, seed)
     for name in ("point", "low", "high"):
-        assert getattr(shifted, name) == pytest.approx(getattr(found, name) + 0.25)
+        assert getattr(shifted, name) == pytest.approx(getattr(found, name) + 0.25, abs=1e-6)
     both = excess(model + 0.25, others + 0.25, 400, seed)
-    assert (both.low, both.high) == pytest.approx((found.low, found.high))
+    assert (both.low, both.high) == pytest.approx((found.low, found.high), abs=1e-6)
 
 
 def test_swapping_sides_mirrors_the_interval():
     model, reference = answers(0.7, 80, 1), answers(0.4, 80, 2)
-    there, back = excess(model, reference[None], 2000, 5), excess(reference, model[None], 2000, 5)
-    assert (there.point, there.low, there.high) == pytest.approx((-back.point, -back.high, -back.low))
+    there, back = (excess(*pair, 2000, 5, prior=0) for pair in ((model, reference[None]), (reference, model[None])))
+    assert (there.point, there.low, there.high) == pytest.approx((-back.point, -back.high, -back.low), abs=1e-6)
 
 
 def test_the_order_of_examples_does_not_move_the_point():
@@ -206,31 +216,51 @@ def test_spread_divides_by_one_less_than_the_count():
     assert spread([0.4, 0.4, 0.4]) == pytest.approx(0)
 
 
-@pytest.mark.parametrize(
-    ("scores", "deviation"),
-    [
-        ([0.2, 0.4], math.sqrt(0.02)),
-        ([0.30, 0.40, 0.50], 0.1),
-        ([0.3, 0.3, 0.5, 0.5], math.sqrt(0.04 / 3)),
-        ([0.2, 0.3, 0.4, 0.5, 0.6], math.sqrt(0.025)),
-    ],
-)
-def test_detection_margin_is_the_half_width_of_a_prediction_interval(scores, deviation):
-    count = len(scores)
-    assert detection_margin(scores) == pytest.approx(T[count - 1] * deviation * math.sqrt(1 + 1 / count), rel=1e-9)
+def test_a_single_reference_gets_the_scatter_that_is_expected():
+    same = answers(0.5, 60, 0)
+    found = excess(same, same[None], 20000, 0, prior=0.1)
+    assert (found.high - found.low) / 2 == pytest.approx(T[4] * 0.1, rel=0.03)
+
+
+def test_the_moderated_spread_lies_between_the_expected_and_the_measured_one():
+    # s² = (4 · prior² + (J − 1) · SD²) / (J + 3): by hand for three scores with SD 0.1.
+    assert moderated([0.30, 0.40, 0.50], prior=0.04) == (pytest.approx(math.sqrt((4 * 0.0016 + 2 * 0.01) / 6)), 6)
+    assert moderated([0.4], prior=0.04) == (pytest.approx(0.04), 4)
+    many = np.random.default_rng(0).normal(0.5, 0.1, 4000).tolist()
+    assert moderated(many, prior=0.001)[0] == pytest.approx(0.1, rel=0.05)
+
+
+def test_detection_margin_is_a_prediction_limit():
+    # With two tails it is the half width of the 95 % prediction interval of one score: 6 degrees of freedom.
+    deviation = math.sqrt((4 * 0.0016 + 2 * 0.01) / 6)
+    scores = [0.30, 0.40, 0.50]
+    assert detection_margin(scores, 0.04, tails=2) == pytest.approx(T[6] * deviation * math.sqrt(4 / 3), rel=1e-4)
+    assert detection_margin(scores, 0.04) > detection_margin(scores, 0.04, tails=2)
 
 
 def test_detection_margin_is_never_below_five_points():
-    assert detection_margin([0.5]) == 0.05
-    assert detection_margin([0.5, 0.5, 0.5]) == 0.05
-    assert detection_margin([0.50, 0.505, 0.51]) == 0.05
+    assert detection_margin([0.50, 0.505, 0.51], prior=0.005) == 0.05
+    assert detection_margin([0.5], prior=0) == 0.05
 
 
-def test_an_honest_retrained_model_stays_inside_the_detection_margin():
+@pytest.mark.parametrize("references", [1, 3, 10])
+def test_an_honest_retrained_model_passes_all_limits_together_in_95_of_100_cases(references):
     generator = np.random.default_rng(0)
-    scores = generator.normal(0.5, 0.1, (4000, 5))
-    outside = [abs(row[4] - row[:4].mean()) > detection_margin(row[:4].tolist()) for row in scores]
-    assert np.mean(outside) == pytest.approx(0.05, abs=0.0125)  # three and a half standard errors
+    rows = generator.normal(0.5, 0.06, (3000, references + 1))  # half as much again as is expected
+    above = [row[-1] - row[:-1].mean() > detection_margin(row[:-1].tolist()) for row in rows]
+    assert np.mean(above) <= 2 * 0.05 / TAILS + 0.004
+    calm = generator.normal(0.5, 0.04, (3000, references + 1))
+    above = [row[-1] - row[:-1].mean() > detection_margin(row[:-1].tolist(), tails=2) for row in calm]
+    assert 0.001 <= np.mean(above) <= 0.03  # one tail of 2.5 %; less where the expectation is all there is
+
+
+def test_chance_is_the_p_value_of_a_prediction():
+    generator = np.random.default_rng(1)
+    scores = [0.30, 0.40, 0.50]
+    deviation = math.sqrt((4 * 0.0016 + 2 * 0.01) / 6 * 4 / 3 + 0.03**2)
+    drawn = generator.standard_t(6, 200_000) * deviation
+    assert chance(0.2, 0.03, scores, prior=0.04) == pytest.approx((drawn > 0.2).mean(), rel=0.05)
+    assert chance(-0.2, 0.03, scores, prior=0.04) == pytest.approx(1 - chance(0.2, 0.03, scores, prior=0.04))
 
 
 def gap(point: float) -> Estimate:
@@ -239,14 +269,14 @@ def gap(point: float) -> Estimate:
 
 def test_equivalence_margin_is_at_most_half_of_a_resolved_gap():
     scores = [0.30, 0.40, 0.50]  # detection margin 0.497
-    assert equivalence_margin(scores, gap(0.4)) == pytest.approx(0.2)
-    assert equivalence_margin(scores, gap(2.0)) == pytest.approx(T[2] * 0.1 * math.sqrt(4 / 3))
-    assert equivalence_margin([0.4], gap(0.6)) == 0.05
+    assert equivalence_margin(scores, gap(0.3)) == pytest.approx(0.15)
+    assert equivalence_margin(scores, gap(2.0)) == pytest.approx(detection_margin(scores, tails=2))
+    assert equivalence_margin([0.4, 0.4], gap(0.6)) < detection_margin([0.4, 0.4])
 
 
 def test_where_the_anchors_tell_nothing_the_equivalence_margin_is_ten_points_at_most():
     assert equivalence_margin([0.30, 0.40, 0.50], gap(0.15)) == 0.10
-    assert equivalence_margin([0.40, 0.40, 0.40], gap(-0.1)) == 0.05
+    assert equivalence_margin([0.40] * 40, gap(-0.1)) == 0.05
 
 
 def test_anchors_are_resolved_when_the_lower_bound_clears_three_points_and_twice_the_spread():

@@ -20,6 +20,7 @@ from rasura.auditing import (
     reference_name,
 )
 from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
+from rasura.auditing.statistics import detection_margin
 
 CLASSES, FORGET = 5, 4
 SHOTS = (1, 10, 100)
@@ -282,8 +283,8 @@ def test_a_class_more_readable_at_an_earlier_stage_is_residual():
 
 
 def test_many_stages_must_each_clear_a_higher_bar():
-    # 20 references that scatter by three points: nine points above them is 2.9 of their deviations (p = 0.002), seven
-    # and a half 2.4 (p = 0.008). One stage is held to 0.025, the best of eight to 0.025 / 8 = 0.003.
+    # 20 references that scatter by three points: eleven points above them are three of their deviations (p = 0.003),
+    # fifteen four (p = 0.0002). One stage is held to 0.05 / 12 = 0.004, the best of eight to an eighth of that.
     recalls = 0.5 + 0.03 * np.tile([-1, 1], 10) * np.sqrt(19 / 20)
 
     def at(recall: float, stages: int) -> str:
@@ -291,8 +292,8 @@ def test_many_stages_must_each_clear_a_higher_bar():
         model = Model(stages=(recall, *[0.5] * (stages - 1)))
         return verdict(model, siblings, replace(TRAINED, stages=(0.7,) * stages), per_class=2000)[0]
 
-    assert (at(0.575, 1), at(0.59, 1)) == ("RESIDUAL", "RESIDUAL")
-    assert (at(0.575, 8), at(0.59, 8)) == ("ERASED", "RESIDUAL")
+    assert (at(0.61, 1), at(0.65, 1)) == ("RESIDUAL", "RESIDUAL")
+    assert (at(0.61, 8), at(0.65, 8)) == ("ERASED", "RESIDUAL")
 
 
 def test_an_excess_below_five_points_is_no_residue():
@@ -327,7 +328,7 @@ def test_routing_that_references_disagree_on_is_no_evidence():
     judgement = judged(Model(wrong=2), split)
     assert judgement.ruling.verdict == "ERASED"
     # Each reference alone beside a third each to the other three: 1. The model beside a quarter each: 0.75.
-    assert judgement.routing["band"] == pytest.approx(1.05)
+    assert judgement.routing["band"] == pytest.approx(1 + detection_margin([1.0] * 4), abs=1e-5)
     assert judgement.routing["distance"] == pytest.approx(0.75)
 
 
@@ -404,7 +405,7 @@ def test_comparisons_hold_the_numbers_that_the_table_says():
     assert one.references == pytest.approx((0.59, 0.6, 0.61, 0.6))
     assert one.excess.point == pytest.approx(0.15)
     assert one.residual_index == pytest.approx(0.5)
-    assert one.margin == 0.05
+    assert one.margin == detection_margin(one.references)
     assert one.primary and one.resolved and one.above and not one.below and not one.equivalent
     assert judgement.outputs[MODEL]["retain"]["point"] == 0.95
     assert judgement.outputs[ORIGINAL]["per_class"] == [0.95] * 5

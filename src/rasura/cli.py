@@ -305,7 +305,8 @@ def _audit(arguments: list[str]) -> int:
         print_findings([found])
         print(f"\n{found['verdict']}{qualified(found)}: {found['reason']}\nThe page: {options.out / 'report.html'}")
     wanted = (options.require or "").replace("-", " ").upper()
-    return 1 if wanted and found["verdict"].replace("-", " ") != wanted else 0
+    met = found["verdict"].replace("-", " ") == wanted and not found["qualifiers"]
+    return 1 if wanted and not met else 0
 
 
 def _bench(arguments: list[str]) -> int:

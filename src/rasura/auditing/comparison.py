@@ -1,5 +1,6 @@
 """A model's scores beside those of the original and of retrained models."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,10 @@ import numpy as np
 from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
 from rasura.auditing.scores import MODEL, ORIGINAL, Scores
 from rasura.auditing.statistics import (
+    PRIOR_ANSWER_SPREAD,
+    PRIOR_SPREAD,
     Estimate,
+    chance,
     detection_margin,
     equivalence_margin,
     excess,
@@ -40,6 +44,7 @@ class Comparison:
         gap: original minus the references' mean, with interval.
         margin: what chance between retrained models does not explain.
         equivalence: the margin for the claim "as retrained".
+        error: standard error that the held-out examples leave in the excess.
         resolved: whether original and references differ enough for this score to say anything.
         primary: whether the claim ERASED rests on it.
     """
@@ -54,8 +59,14 @@ class Comparison:
     gap: Estimate
     margin: float
     equivalence: float
+    error: float
     resolved: bool
     primary: bool
+
+    @property
+    def chance(self) -> float:
+        """One-sided p-value of lying above, for one more retrained model."""
+        return chance(self.excess.point, self.error, self.references)
 
     @property
     def above(self) -> bool:
@@ -122,20 +133,60 @@ def forget_comparisons(scores: Scores, seed: int) -> list[Comparison]:
     places += [_Place(FEW_SHOT, layer, shots) for layer, shots in scores.places(FEW_SHOT)]
     places += [_Place(AREA, layer, primary=True) for layer in dict.fromkeys(one for one, _ in scores.places(FEW_SHOT))]
     places += [_Place(rung, layer) for rung in RUNGS for layer, _ in scores.places(rung)]
-    return [_compared(scores, place, scores.forget, seed) for place in places]
+    # What a model answers scatters as little on classes that it never saw as on those that it knows.
+    priors = [PRIOR_ANSWER_SPREAD if place.decoder == OUTPUT else PRIOR_SPREAD for place in places]
+    return [_compared(scores, place, scores.forget, seed, prior) for place, prior in zip(places, priors, strict=True)]
 
 
 def retain_comparisons(scores: Scores, seed: int) -> list[Comparison]:
     """The retained classes, as the model itself and the linear decoder at the head input name them."""
     places = [_Place(OUTPUT, "output"), _Place(LINEAR, HEAD_INPUT)]
-    return [_compared(scores, place, ~scores.forget, seed) for place in places]
+    return [_compared(scores, place, ~scores.forget, seed, PRIOR_ANSWER_SPREAD) for place in places]
 
 
-def _compared(scores: Scores, place: _Place, among: np.ndarray, seed: int) -> Comparison:
+@dataclass(frozen=True)
+class ClassDifference:
+    """One class by one decoder: how far the model lies above the references' mean, and how likely by chance.
+
+    Attributes:
+        number: the class.
+        original: the original's share of right answers; `model`: the model's; `references`: their mean.
+        above: one-sided p-value for lying above; `below`: for lying below.
+    """
+
+    number: int
+    original: float
+    model: float
+    references: float
+    above: float
+    below: float
+
+
+def class_differences(scores: Scores, decoder: str, layer: str, numbers: Sequence[int]) -> list[ClassDifference]:
+    """Class by class, for a mean over classes may hide the one that stands out; none if a model lacks the decoder."""
+    right = {model: scores.right(model, decoder, layer) for model in (MODEL, ORIGINAL, *scores.references)}
+    if not scores.references or any(one is None for one in right.values()):
+        return []
+    found = []
+    for number in numbers:
+        each = {model: one[scores.labels == number] for model, one in right.items() if one is not None}
+        means = [float(each[name].mean()) for name in scores.references]
+        paired = each[MODEL] - np.mean([each[name] for name in scores.references], axis=0)
+        difference, error = float(paired.mean()), float(paired.std()) / np.sqrt(len(paired))
+        above, below = (chance(sign * difference, error, means) for sign in (1, -1))
+        found.append(
+            ClassDifference(
+                number, float(each[ORIGINAL].mean()), float(each[MODEL].mean()), float(np.mean(means)), above, below
+            )
+        )
+    return found
+
+
+def _compared(scores: Scores, place: _Place, among: np.ndarray, seed: int, prior: float = PRIOR_SPREAD) -> Comparison:
     each = {model: _per_example(scores, model, place)[among] for model in scores.models}
     references = np.stack([each[name] for name in scores.references])
     means = tuple(float(row.mean()) for row in references)
-    gap = excess(each[ORIGINAL], references, BOOTSTRAP, seed)
+    gap = excess(each[ORIGINAL], references, BOOTSTRAP, seed, prior)
     return Comparison(
         decoder=place.decoder,
         layer=place.layer,
@@ -143,10 +194,11 @@ def _compared(scores: Scores, place: _Place, among: np.ndarray, seed: int) -> Co
         original=float(each[ORIGINAL].mean()),
         model=float(each[MODEL].mean()),
         references=means,
-        excess=excess(each[MODEL], references, BOOTSTRAP, seed),
+        excess=excess(each[MODEL], references, BOOTSTRAP, seed, prior),
         gap=gap,
-        margin=detection_margin(means),
+        margin=detection_margin(means, prior),
         equivalence=equivalence_margin(means, gap),
+        error=float((each[MODEL] - references.mean(0)).std() / np.sqrt(among.sum())),
         resolved=resolved(gap, means),
         primary=place.primary,
     )
@@ -188,7 +240,7 @@ def routing(scores: Scores) -> dict[str, Any]:
     """Where forget images go: the share of each answer, and how far it lies from the references' mean.
 
     A model's distance is the total variation to the references' mean; each reference's is that to the mean of the
-    others. The band ends at mean + t · SD · √(1 + 1/J) of the references' distances.
+    others. The band ends at mean + detection margin of the references' distances.
     """
     shares = {model: _answers(scores, model) for model in scores.models}
     found: dict[str, Any] = {"shares": {model: [round(float(x), 5) for x in row] for model, row in shares.items()}}

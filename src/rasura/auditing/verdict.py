@@ -1,6 +1,6 @@
 """From scores to a verdict: comparisons with the retrained models, gates, and the first verdict that holds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,18 @@ from rasura.auditing.comparison import (
     RUNGS,
     Comparison,
     accuracy,
+    class_differences,
     forget_comparisons,
     outputs,
     retain_comparisons,
     routing,
 )
-from rasura.auditing.measure import BIAS, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
+from rasura.auditing.measure import BIAS, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
 from rasura.auditing.scores import MODEL, ORIGINAL, Scores
 from rasura.auditing.statistics import (
+    CONFIDENCE,
     LEAST_MARGIN,
-    spread,
+    TAILS,
 )
 
 VERDICTS = {
@@ -166,6 +168,9 @@ class _Case:
     def primary(self) -> list[Comparison]:
         return [one for one in self.comparisons if one.primary]
 
+    def name(self, number: int) -> str:
+        return self.scores.classes[number]
+
 
 def _invalid(case: _Case) -> Ruling | None:
     failed = [gate for gate in case.gates if not gate.passed]
@@ -178,12 +183,17 @@ def _invalid(case: _Case) -> Ruling | None:
 
 
 def _not_forgotten(case: _Case) -> Ruling | None:
-    model = accuracy(case.scores, MODEL, case.scores.forget).point
-    original = accuracy(case.scores, ORIGINAL, case.scores.forget).point
-    if model < 0.5 * original or not _works(case, MODEL, OUTPUT, "output"):
+    if not _works(case, MODEL, OUTPUT, "output"):
         return None  # a broken net may say the forget class of every image: that is damage
-    reason = f"It still names {model:.1%} of the held-out forget images; the original names {original:.1%}."
-    return Ruling("NOT FORGOTTEN", "output", reason)
+    whole = case.scores.forget
+    each = [case.scores.labels == number for number in case.scores.forget_classes]
+    for among, what in zip((whole, *each), ("", *map(case.name, case.scores.forget_classes)), strict=True):
+        model, original = (accuracy(case.scores, name, among).point for name in (MODEL, ORIGINAL))
+        if model >= 0.5 * original >= 0.5 * LEAST_ORIGINAL_ACCURACY:
+            of = f" of {what!r}" if what else ""
+            reason = f"It still names {model:.1%} of the held-out forget images{of}; the original names {original:.1%}."
+            return Ruling("NOT FORGOTTEN", f"output{of}", reason)
+    return None
 
 
 def _damaged(case: _Case) -> Ruling | None:
@@ -202,6 +212,13 @@ def _damaged(case: _Case) -> Ruling | None:
                 f"{np.mean(one.references):.1%} (margin {100 * one.margin:.1f} points)."
             )
             return Ruling("DAMAGED", one.layer, reason)
+    retained = [number for number in range(len(case.scores.classes)) if number not in case.scores.forget_classes]
+    differences = class_differences(case.scores, OUTPUT, "output", retained)
+    for one in _by_holm(differences, [one.below for one in differences]):
+        if one.model <= one.references - LEAST_MARGIN:
+            name = case.name(one.number)
+            reason = f"It names {one.model:.1%} of {name!r}; retrained models name {one.references:.1%}."
+            return Ruling("DAMAGED", f"output of {name!r}", reason)
     return None
 
 
@@ -257,7 +274,26 @@ def _residual(case: _Case) -> Ruling | None:
         if one.above:
             return Ruling("RESIDUAL", _place_of(one), f"{_READER[one.decoder]} {_beside(one)}")
     worst = _holm([one for one in case.comparisons if one.decoder == LINEAR and not one.primary])
-    return worst and Ruling("RESIDUAL", _place_of(worst), f"{_READER[LINEAR]} {_beside(worst)}")
+    if worst:
+        return Ruling("RESIDUAL", _place_of(worst), f"{_READER[LINEAR]} {_beside(worst)}")
+    return _residual_class(case)
+
+
+def _residual_class(case: _Case) -> Ruling | None:
+    """One of several forget classes that is still readable, which the mean over them hides."""
+    if len(case.scores.forget_classes) == 1:
+        return None
+    for decoder, layer in ((OUTPUT, "output"), (BIAS, "output"), (LINEAR, HEAD_INPUT)):
+        differences = class_differences(case.scores, decoder, layer, case.scores.forget_classes)
+        for one in _by_holm(differences, [one.above for one in differences]):
+            if one.model >= one.references + LEAST_MARGIN:
+                name = case.name(one.number)
+                reason = (
+                    f"At {layer}, the {decoder} reader names {one.model:.1%} of {name!r}; for retrained models "
+                    f"{one.references:.1%}, for the original {one.original:.1%}."
+                )
+                return Ruling("RESIDUAL", f"{decoder} of {name!r}", reason)
+    return None
 
 
 def _over_erased(case: _Case) -> Ruling | None:
@@ -345,18 +381,19 @@ def _points(share: float) -> str:
 
 
 def _holm(family: list[Comparison]) -> Comparison | None:
-    """The first member of a family that stays above its margin after Holm's correction, by normal p-values."""
-    from scipy.stats import norm
+    """The first member of a family that stays above its margin after Holm's correction."""
+    found = _by_holm(family, [one.chance for one in family])
+    return next((one for one in found if one.above), None)
 
-    def p_value(one: Comparison) -> float:
-        error = max((one.excess.high - one.excess.low) / (2 * 1.96), 1e-9)
-        noise = np.hypot(error, spread(one.references))
-        return float(norm.sf(one.excess.point / noise))
 
-    ordered = sorted(family, key=p_value)
-    for rank, one in enumerate(ordered):
-        if p_value(one) > 0.025 / (len(ordered) - rank):
-            return None
-        if one.above:
-            return one
-    return None
+def _by_holm(family: Sequence[Any], chances: Sequence[float]) -> list[Any]:
+    """The members of a family whose p-values hold out together (Holm, 1979), the least likely first.
+
+    The family as a whole gets the share of one limit of the verdict's.
+    """
+    level, kept = (1 - CONFIDENCE) / TAILS, []
+    for rank, at in enumerate(np.argsort(chances, kind="stable")):
+        if chances[at] > level / (len(family) - rank):
+            break
+        kept.append(family[at])
+    return kept
