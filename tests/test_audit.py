@@ -12,7 +12,7 @@ import rasura
 from rasura.auditing import judge, read_scores
 from rasura.data import Data, ForgetClasses, ForgetSamples
 from rasura.errors import InputError
-from rasura.models import build_model, to_card, with_card
+from rasura.models import build_model, card_of, to_card, with_card
 from rasura.training import Recipe, fit
 
 FORGET = ForgetClasses([3])
@@ -129,6 +129,19 @@ def test_a_reference_must_be_a_model_of_its_own(digits, original, retrained):
 def test_a_reference_that_saw_the_class_is_no_reference(digits, original, retrained):
     finding = rasura.audit(retrained[3], digits, FORGET, original, [*retrained[:2], trained(digits, 7)])
     assert (finding.verdict, finding.where) == ("INVALID", "reference 3 never saw the class")
+
+
+def test_a_reference_whose_record_says_otherwise_is_no_reference(digits, original, retrained):
+    masked = rasura.forget(original, digits, FORGET, rasura.methods.LogitMask()).model
+    finding = rasura.audit(retrained[3], digits, FORGET, original, [*retrained[:2], masked])
+    assert (finding.verdict, finding.where) == (
+        "INVALID",
+        "reference 3 was trained from scratch without the class",
+    )
+    assert "made by logit-mask" in finding.reason
+    other = with_card(copy.deepcopy(retrained[2]), replace(card_of(retrained[2]), training={"without": ["5"]}))
+    finding = rasura.audit(retrained[3], digits, FORGET, original, [*retrained[:2], other])
+    assert "trained with 3" in finding.reason
 
 
 def test_without_references_nothing_is_called_erased(digits, original, retrained):

@@ -62,6 +62,8 @@ def test_a_grid_is_read(tmp_path):
         ("energy = 0.9", "enrgy = 0.9", "methods.damp, wide: 'enrgy' is unknown; did you mean 'energy'"),
         ("energy = 0.9", "energy = 9.0", "energy: 9.0"),
         ("[recipe]", "[recipe", "grid: .* is no TOML"),
+        ("energy = 0.9", 'energy = "high"', "grid: methods.damp, wide = .*; allowed: values like the defaults"),
+        ("[methods.logit-mask]", "[methods]\nlogit-mask = 1", "grid: methods.logit-mask = 1; allowed: a table"),
     ],
 )
 def test_a_broken_grid_is_refused_before_any_work(tmp_path, old, new, complaint):
@@ -75,6 +77,9 @@ def test_a_missing_grid_and_an_unknown_class_are_named(tmp_path):
         read_grid(tmp_path / "none.toml")
     grid = read_grid(written(tmp_path, GRID.replace('"3", ', '"thirteen", ')))
     with pytest.raises(InputError, match="class: 'thirteen' is unknown"):
+        run_grid(grid, tmp_path / "out", "local", silent)
+    grid = read_grid(written(tmp_path, GRID.replace('"convnet,width=4"', '"convnet,width=4", "nosuchnet"')))
+    with pytest.raises(InputError, match="model: 'nosuchnet' is unknown"):
         run_grid(grid, tmp_path / "out", "local", silent)
     assert not (tmp_path / "out").exists()
 

@@ -476,3 +476,43 @@ def test_the_order_of_references_does_not_change_the_verdict(first):
     model = Model(head_input=(0.66, 0.9))
     turned = SIBLINGS[first:] + SIBLINGS[:first]
     assert verdict(model, turned) == verdict(model, SIBLINGS)
+
+
+# -------------------------------------------------------------------------------------- one class among many
+
+
+def many_classes(kept: int | None = None, wiped: int | None = None, forget: int = 30) -> Judgement:
+    """60 classes, half of them forgotten as by retraining, but for one that is kept or a retained one wiped out."""
+    classes, each = 60, 20
+    labels = np.repeat(np.arange(classes), each).astype(np.int16)
+    going = labels < forget
+    hard = np.tile(np.arange(each) / each, classes)
+
+    def said(decoder: str, layer: str, share: np.ndarray, shots: int = 0) -> Decoded:
+        right = hard < share
+        wrong = np.where(going, forget + labels % forget, forget + (labels + 1) % forget)  # never a forgotten class
+        return Decoded(decoder, layer, shots, 0, np.where(right, labels, wrong).astype(np.int16))
+
+    def model(answers: np.ndarray) -> list[Decoded]:
+        readable = np.where(going, 0.6, 0.9)
+        decoded = [said(OUTPUT, "output", answers), said(LINEAR, HEAD_INPUT, readable)]
+        decoded += [said(FEW_SHOT, HEAD_INPUT, np.full(len(labels), 0.4), shots) for shots in SHOTS]
+        return [*decoded, said(BIAS, "output", np.where(going, 0.3, 0.9))]
+
+    known, never = np.full(len(labels), 0.9), np.where(going, 0.0, 0.9)
+    audited = never.copy()
+    audited[labels == (-1 if kept is None else kept)] = 0.9
+    audited[labels == (-1 if wiped is None else wiped)] = 0.0
+    models = {MODEL: model(audited), ORIGINAL: [*model(known)[:1], *model(known)[1:]]}
+    models |= {reference_name(k): model(never) for k in range(5)}
+    names = tuple(f"class {number}" for number in range(classes))
+    return judge(Scores(labels, np.arange(len(labels)), tuple(range(forget)), names, models), 0)
+
+
+def test_no_class_hides_in_the_mean_over_many():
+    assert many_classes().ruling.verdict not in ("NOT FORGOTTEN", "DAMAGED", "MASKED", "RESIDUAL", "OVER-ERASED")
+    kept = many_classes(kept=3).ruling
+    assert (kept.verdict, kept.where) == ("NOT FORGOTTEN", "output of 'class 3'")
+    wiped = many_classes(wiped=47).ruling
+    assert (wiped.verdict, wiped.where) == ("DAMAGED", "output of 'class 47'")
+    assert "retrained models name 90.0%" in wiped.reason

@@ -53,7 +53,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class Train:
-    """Train a classifier. The same options give the same bits on the CPU; an interrupted run resumes.
+    """Train a classifier. The same options, threads and versions give the same bits on the CPU; a stopped run resumes.
 
     Attributes:
         data: a name (`rasura list data`) or a path.
@@ -107,7 +107,7 @@ class Audit:
         out: the folder to write: verdict.json, scores.parquet, report.html.
         reference: models trained without the classes, from scratch, with other seeds. Three or more are advised;
             without any, the verdict is never ERASED.
-        require: exit with 1 unless this is the verdict.
+        require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         seed: of folds, draws and the bootstrap.
         json: print one JSON object on stdout and nothing else.
@@ -181,6 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console without “→” shows “?”, and the work is not lost
     sys.exit(main())
 
 
@@ -297,15 +300,16 @@ def _audit(arguments: list[str]) -> int:
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
     references = [_load(path, options.architecture, data) for path in options.reference]
     with terminal() as progress:
-        place = {"model": (model, options.out)}
-        found = audit_runs(place, data, request, original, references, options.seed, progress)["model"]
+        name = options.model.resolve().name
+        place = {name: (model, options.out)}
+        found = audit_runs(place, data, request, original, references, options.seed, progress)[name]
     if options.json:
         _print_json(_brief(found))
     else:
         print_findings([found])
         print(f"\n{found['verdict']}{qualified(found)}: {found['reason']}\nThe page: {options.out / 'report.html'}")
     wanted = (options.require or "").replace("-", " ").upper()
-    met = found["verdict"].replace("-", " ") == wanted and not found["qualifiers"]
+    met = found["verdict"].replace("-", " ") == wanted and not (wanted == "ERASED" and found["qualifiers"])
     return 1 if wanted and not met else 0
 
 

@@ -34,9 +34,9 @@ def whole_folder(folder: Path, keep: str | None = None) -> Iterator[Path]:
     partial.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
-        if keep is not None:
-            (partial / keep).unlink(missing_ok=True)
         os.replace(partial, folder)
+        if keep is not None:
+            (folder / keep).unlink(missing_ok=True)
     except BaseException:
         _clear(partial, keep)
         raise

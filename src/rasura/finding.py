@@ -28,7 +28,7 @@ from rasura.auditing import (
     reference_name,
     write_scores,
 )
-from rasura.data import Data, Request, describe
+from rasura.data import Data, Request, describe, resolve
 from rasura.errors import check_seed
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
@@ -131,7 +131,8 @@ def audit_all(
             same = next((at for at, one in anchors.items() if one is model), None)
             own = measured[same] if same else measure(model, probe, head, seed, report, f"audit: {name}")
             scores = _scores(probe, data, {MODEL: own} | measured)
-            judgement = judge(scores, seed, tuple(_identity_gates(model, anchors)))
+            gates = (*_identity_gates(model, anchors), *_record_gates(anchors, request, data))
+            judgement = judge(scores, seed, gates)
             seconds = shared + time.perf_counter() - begun
             found[name] = _finding(
                 name, judgement, scores, data, request, probe, {MODEL: model} | anchors, seed, seconds
@@ -158,6 +159,25 @@ def _identity_gates(model: nn.Module, anchors: dict[str, nn.Module]) -> Iterator
             f"same weights as the {twin}" if twin else "different from all others",
             "different weights",
             "retrain it from scratch with another seed",
+        )
+
+
+def _record_gates(anchors: dict[str, nn.Module], request: Request, data: Data) -> Iterator[Gate]:
+    """What references' own records say of how they came about: a masked original also answers like one."""
+    forgotten = {data.classes[number] for number in resolve(request, data).forget_classes}
+    for name, model in anchors.items():
+        card = card_of(model)
+        if name == ORIGINAL or not (card.history or card.training):
+            continue
+        methods = ", ".join(str(entry.get("method")) for entry in card.history)
+        seen = sorted(forgotten - set(card.training.get("without", forgotten)))
+        found = f"made by {methods}" if methods else f"trained with {', '.join(seen)}" if seen else "trained without it"
+        yield Gate(
+            f"{name} was trained from scratch without the class",
+            not (methods or seen),
+            found,
+            "a model trained from scratch without the class",
+            "retrain it: a model that was made to forget is no yardstick",
         )
 
 

@@ -160,7 +160,7 @@ def write_report(folder: Path) -> Path:
 
     from rasura.report import page
 
-    found = [folder / VERDICT] if (folder / VERDICT).is_file() else sorted(folder.rglob(VERDICT))
+    found = [folder / VERDICT] if (folder / VERDICT).is_file() else _verdicts_below(folder)
     if not found:
         raise InputError(f"folder: {folder} holds no {VERDICT}; allowed: a folder that rasura audit or demo wrote")
     try:
@@ -170,6 +170,12 @@ def write_report(folder: Path) -> Path:
         raise InputError(f"folder: a {VERDICT} in {folder} cannot be shown ({reason}); allowed: ours") from None
     write_whole(folder / PAGE, written.encode())
     return folder / PAGE
+
+
+def _verdicts_below(folder: Path) -> list[Path]:
+    """Finished ones: what a killed process left lies in folders whose names begin with a dot."""
+    found = sorted(folder.rglob(VERDICT))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def load_run(folder: Path, architecture: str | nn.Module | None = None) -> nn.Module:

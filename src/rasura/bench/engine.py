@@ -8,6 +8,7 @@ from rasura.bench.grid import Cell, Grid
 from rasura.data import ForgetClasses, load_data
 from rasura.errors import InputError
 from rasura.files import hash_of_json
+from rasura.models import fresh_model, to_card
 from rasura.progress import Progress, silent
 from rasura.runs import audit_runs, forget_run, train_run
 
@@ -30,8 +31,7 @@ def run_grid(grid: Grid, folder: Path, engine: Engine, progress: Progress) -> li
         One finding per cell and method: the JSON values of `verdict.json`, with the cell's model, seed and request.
     """
     cells = list(grid.cells())
-    for name in {name for cell in cells for name in cell.forget}:
-        load_data(grid.data).class_numbers([name])
+    _check(grid)
     if engine == "ray":
         return _on_ray(grid, cells, folder, progress)
     found = []
@@ -39,6 +39,15 @@ def run_grid(grid: Grid, folder: Path, engine: Engine, progress: Progress) -> li
         found += run_cell(grid, cell, folder, progress)
         progress("bench: cells", done, len(cells))
     return found
+
+
+def _check(grid: Grid) -> None:
+    """Refuse unknown classes and models before hours of work, not between them."""
+    data = load_data(grid.data)
+    for request in grid.forget:
+        data.class_numbers(request)
+    for model in grid.models:
+        fresh_model(to_card(model, data))
 
 
 def run_cell(grid: Grid, cell: Cell, folder: Path, progress: Progress = silent) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, first_line, unknown
 from rasura.methods import method_class
 from rasura.training import Recipe
 
@@ -61,6 +61,9 @@ def read_grid(path: Path) -> Grid:
         InputError: no such file, broken TOML, a key that is missing or unknown, or settings that a method refuses.
     """
     content = _toml(path)
+    for key in ("methods", "recipe"):
+        if not isinstance(content.get(key, {}), dict):
+            raise InputError(f"grid: {key} = {content[key]!r}; allowed: a table, [{key}]")
     known = [one.name for one in fields(Grid)]
     for key in content:
         if key not in known:
@@ -104,7 +107,9 @@ def _count(value: Any) -> int:
     return value
 
 
-def _method(name: str, settings: dict[str, Any]) -> Any:
+def _method(name: str, settings: Any) -> Any:
+    if not isinstance(settings, dict):
+        raise InputError(f"grid: methods.{name} = {settings!r}; allowed: a table, [methods.{name}]")
     settings = dict(settings)
     kind = method_class(str(settings.pop("method", name)))
     return _with_fields(kind, f"methods.{name}", settings)
@@ -115,4 +120,10 @@ def _with_fields(kind: type, where: str, settings: dict[str, Any]) -> Any:
     for key in settings:
         if key not in known:
             raise unknown(where, key, known)
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    try:
+        return kind(**given)
+    except TypeError as error:  # a word where the check compares numbers
+        raise InputError(
+            f"grid: {where} = {settings!r} ({first_line(error)}); allowed: values like the defaults"
+        ) from None

@@ -21,7 +21,7 @@ def summarise(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _row(name: str, findings: list[dict[str, Any]]) -> dict[str, Any]:
     measures = [_measures(finding) for finding in findings]
     columns = {key: _interval([one[key] for one in measures]) for key in measures[0]}
-    differences = [abs(float(np.mean([one[key] for one in measures]))) for key in columns]
+    differences = [abs(one[key]) for one in measures for key in columns]  # a cell above does not make up for one below
     return {
         "method": name,
         "cells": len(findings),

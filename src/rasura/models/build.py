@@ -101,7 +101,10 @@ def _function_in(name: str) -> Callable[..., Any]:
     spec = importlib.util.spec_from_file_location(f"rasura_user_{Path(path).stem}", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"model: {path} does not run ({type(error).__name__}: {first_line(error)})") from error
     if not callable(getattr(module, function, None)):
         raise unknown(f"function in {path}", function, [key for key, value in vars(module).items() if callable(value)])
     return getattr(module, function)
