@@ -17,7 +17,7 @@ from rasura.training import Recipe, fit
 class BadTeacher:
     """Two teachers: the original for what stays, a randomly initialised net for what goes.
 
-    Chundawat et al. (2023, "Can bad teaching induce forgetting?", AAAI, equation 3): the mean over a batch of
+    Chundawat et al. (2023, "Can bad teaching induce forgetting?", AAAI): the mean over a batch of
     KL(teacher ‖ student), from the incompetent teacher where the example is to be forgotten. The divergence runs from
     teacher to student and is summed over classes, as the formula says; the code that is widely copied divides it by
     the number of classes as well.

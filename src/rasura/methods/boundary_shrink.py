@@ -21,7 +21,7 @@ from rasura.training import Recipe, fit
 class BoundaryShrink:
     """Train the examples to forget towards their nearest other class.
 
-    Chen et al. (2023, "Boundary unlearning", CVPR, section 3.3): each example is moved one step of size `step` along
+    Chen et al. (2023, "Boundary unlearning", CVPR): each example is moved one step of size `step` along
     the sign of the loss gradient (FGSM); the class that the original sees there becomes its label, and the original
     is fine-tuned on the unmoved examples with these labels.
 

@@ -16,12 +16,12 @@ from rasura.training import Recipe, fit, predict
 class GradientAscent:
     """Gradient ascent on the examples to forget, and nothing else.
 
-    The baseline "NegGrad" of Golatkar et al. (2020, "Eternal sunshine of the spotless net", section 6) and "GA" of
-    Thudi et al. (2022, "Unrolling SGD"). It has no term that keeps the other classes.
+    The baseline "NegGrad" of Golatkar et al. (2020, "Eternal sunshine of the spotless net") and "GA" of Thudi et al.
+    (2022, "Unrolling SGD"): theta + rate · gradient of the forget loss. It has no term that keeps the other classes.
 
-    Differs: no source gives one learning rate for all (they search from 1e-6 to 1e-2); ours is the highest of these,
-    because the climb ends at the first step after which at most a share `target` of the examples to forget (128 of
-    them at most) is still recognised. Gradients are clipped at norm 5.
+    Differs: no source gives one learning rate for all. Ours is a high one, because the climb ends at the first step
+    after which at most a share `target` of the examples to forget (128 of them at most) is still recognised. Gradients
+    are clipped at norm 5.
 
     BatchNorm's running statistics follow the examples to forget alone while it runs, as in the papers' own training
     mode; on a net with BatchNorm that by itself costs accuracy on all classes.

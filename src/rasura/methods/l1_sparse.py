@@ -17,10 +17,11 @@ from rasura.training import Recipe, fit
 class L1Sparse:
     """Minimise the retained examples' loss + gamma · the sum of all absolute weights.
 
-    Jia et al. (2023, "Model sparsity can simplify machine unlearning", NeurIPS, equation 4).
+    Jia et al. (2023, "Model sparsity can simplify machine unlearning", NeurIPS).
 
-    Differs: gamma falls from its value to 0 at every step (the paper found a falling gamma best and changes it per
-    epoch). Gradients are clipped at norm 5.
+    Gamma falls evenly to 0 over the run, the schedule that the paper prefers.
+
+    Differs: it falls at every step. Gradients are clipped at norm 5.
 
     Attributes:
         epochs: passes over the retained examples. 1 or more.

@@ -16,7 +16,7 @@ from rasura.training import Recipe, fit, predict
 class NegativeGradient:
     """Minimise b · mean loss of the retained examples − (1 − b) · mean loss of the examples to forget.
 
-    "NegGrad+" of Kurmanji et al. (2023, "Towards unbounded machine unlearning", section 5).
+    "NegGrad+" of Kurmanji et al. (2023, "Towards unbounded machine unlearning").
 
     Differs: batches are drawn from both sides together, so that BatchNorm sees them as it did in training; the paper
     tunes b and the learning rate per task. The run ends at the first step after which at most a share `target` of the

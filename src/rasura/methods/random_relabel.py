@@ -17,12 +17,12 @@ from rasura.training import Recipe, fit
 class RandomRelabel:
     """Train on the retained examples, and on those to forget with random labels of retained classes.
 
-    The "random labels" of Golatkar et al. (2020, "Eternal sunshine of the spotless net", section 6) and "amnesiac
-    unlearning" of Graves et al. (2021, section 4); settings as in Fan et al. (2024, "SalUn", RL).
+    The "random labels" of Golatkar et al. (2020, "Eternal sunshine of the spotless net") and "amnesiac unlearning" of
+    Graves et al. (2021); settings as in Fan et al. (2024, "SalUn", its baseline RL).
 
     Differs: the labels are drawn once, evenly from the retained classes (Graves: from all other classes), so that no
     forgotten class is taught again. The objective is mean loss of the relabelled + `retain_weight` · mean loss of the
-    retained examples of each batch (Fan et al., equation 5). Gradients are clipped at norm 5.
+    retained examples of each batch, as in `salun`. Gradients are clipped at norm 5.
 
     Attributes:
         epochs: passes over all examples. 1 or more.

@@ -22,9 +22,9 @@ from rasura.training import Recipe, evaluating, fit
 class Salun:
     """Random relabelling of the most salient weights: saliency unlearning.
 
-    Fan et al. (2024, "SalUn", ICLR): the mask is 1 where |gradient of the forget loss| at the original weights is
-    among the largest (equation 3; by the median, so half of them), weights outside it stay as they were (equation 4),
-    and those inside are trained by random relabelling with a retain term (equation 5).
+    Fan et al. (2024, "SalUn", ICLR): the mask m is 1 where |gradient of the forget loss| at the original weights is
+    among the largest (above its median, so half of them); the new weights are m · trained + (1 − m) · original, and
+    what is trained is the mean loss on random labels + `retain_weight` · the mean loss on retained examples.
 
     Differs: labels are drawn once, from the retained classes. The mask holds exactly `round(share · weights)` weights,
     the earlier one where two gradients are equal. BatchNorm's running statistics are no weights and move. Gradients

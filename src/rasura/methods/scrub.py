@@ -17,7 +17,7 @@ from rasura.training import Recipe, fit
 class Scrub:
     """Alternate passes that climb KL(original ‖ student) on forget and descend a KL and label loss on retain.
 
-    Kurmanji et al. (2023, "Towards unbounded machine unlearning", NeurIPS, equation 3 and algorithm 1): the first
+    Kurmanji et al. (2023, "Towards unbounded machine unlearning", NeurIPS): the first
     `max_epochs` rounds begin with a pass over the examples to forget, every round ends with one over the retained
     ones, with loss alpha · KL + gamma · cross-entropy. Small forget batches mean more steps away from the original and
     decide how much is forgotten. At the start the student is the teacher, where the divergence has no slope: without

@@ -23,7 +23,7 @@ IMPAIRING = 0.57
 class Unsir:
     """Impair with error-maximising noise under the forgotten label, then repair on retained examples.
 
-    Tarun et al. (2023, "Fast yet effective machine unlearning", IEEE TNNLS, equations 1 to 3): noise is optimised, from
+    Tarun et al. (2023, "Fast yet effective machine unlearning", IEEE TNNLS): noise is optimised, from
     standard normal pixels, to maximise the original's loss of the forgotten class, under the penalty `penalty` · mean
     squared norm; one pass over noise and retained examples impairs the net, one over the retained examples alone
     repairs it. It reads no example to forget.
