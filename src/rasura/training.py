@@ -93,6 +93,7 @@ class Batch:
 
 
 Loss = Callable[[nn.Module, Batch], Tensor]
+After = Callable[[nn.Module], bool | None]
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
@@ -109,6 +110,7 @@ def fit(
     checkpoint: Path | None = None,
     progress: Progress = silent,
     label: str = "training",
+    after: After | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it, in eval mode.
 
@@ -125,6 +127,7 @@ def fit(
             recipe, seed, examples and starting weights.
         progress: called once per step.
         label: what the progress bar says.
+        after: called with the model after every step; it may change weights, and ends the run by returning True.
 
     Raises:
         InputError: the loss became NaN or infinite, no parameter requires a gradient, or a net with BatchNorm would get
@@ -146,7 +149,11 @@ def fit(
             for step, batch in enumerate(_shuffled(examples, recipe, generator, device)):
                 _set_rate(optimiser, recipe, (epoch * steps + step) / (recipe.epochs * steps))
                 _step(model, loss, batch, optimiser, recipe)
-                progress(label, epoch * steps + step + 1, recipe.epochs * steps)
+                ended = after is not None and bool(after(model))
+                progress(label, recipe.epochs * steps if ended else epoch * steps + step + 1, recipe.epochs * steps)
+                if ended:
+                    optimiser.zero_grad(set_to_none=True)
+                    return model.eval()
             if checkpoint is not None:
                 _write_checkpoint(checkpoint, run, epoch + 1, model, optimiser, generator)
     optimiser.zero_grad(set_to_none=True)

@@ -8,11 +8,23 @@ from typing import TYPE_CHECKING, Any
 from rasura.methods.contract import Method, Outcome, Problem, class_name, forget, method_class, names
 
 if TYPE_CHECKING:
+    from rasura.methods.bad_teacher import BadTeacher as BadTeacher
     from rasura.methods.bias_shift import BiasShift as BiasShift
+    from rasura.methods.boundary_shrink import BoundaryShrink as BoundaryShrink
+    from rasura.methods.catastrophic_forgetting_k import CatastrophicForgettingK as CatastrophicForgettingK
     from rasura.methods.damp import Damp as Damp
+    from rasura.methods.delete import Delete as Delete
+    from rasura.methods.exact_k import ExactK as ExactK
     from rasura.methods.finetune import Finetune as Finetune
+    from rasura.methods.gradient_ascent import GradientAscent as GradientAscent
+    from rasura.methods.l1_sparse import L1Sparse as L1Sparse
     from rasura.methods.logit_mask import LogitMask as LogitMask
+    from rasura.methods.negative_gradient import NegativeGradient as NegativeGradient
+    from rasura.methods.random_relabel import RandomRelabel as RandomRelabel
     from rasura.methods.retrain import Retrain as Retrain
+    from rasura.methods.salun import Salun as Salun
+    from rasura.methods.scrub import Scrub as Scrub
+    from rasura.methods.unsir import Unsir as Unsir
 
 __all__ = ["Method", "Outcome", "Problem", "forget", "method_class", "names"]
 

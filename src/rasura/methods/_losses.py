@@ -1,0 +1,119 @@
+"""What the gradient methods minimise. Each is a few lines, from the formula of its paper.
+
+A batch of `_examples.joined(forget, retain)` holds both sides: positions below `border` are to be forgotten.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rasura.models import logits_of
+from rasura.training import Batch, Loss, cross_entropy
+
+
+def frozen(model: nn.Module) -> nn.Module:
+    """A copy that only speaks: eval mode, no gradients."""
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def divergence(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(target ‖ prediction) of each row of two logit tables `[B, K]`: `[B]`, in nats, times the squared temperature.
+
+    The sum over classes, with the target's probabilities as weights. (A widely copied implementation divides by the
+    number of classes as well and has the two swapped.) The target may be minus infinity at a class.
+    """
+    wanted, predicted = (target / temperature).softmax(1), (logits / temperature).log_softmax(1)
+    return F.kl_div(predicted, wanted, reduction="none").sum(1) * temperature**2
+
+
+def ascent(model: nn.Module, batch: Batch) -> Tensor:
+    """Minus the cross-entropy: descending on it climbs."""
+    return -cross_entropy(model, batch)
+
+
+def contrast(border: int, weight: float) -> Loss:
+    """`weight` · mean cross-entropy of the retained examples − (1 − `weight`) · that of those to forget."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        values = F.cross_entropy(logits_of(model, batch.inputs), batch.labels, reduction="none")
+        going = _going(batch, border)
+        return weight * _mean_at(values, ~going) - (1 - weight) * _mean_at(values, going)
+
+    return loss
+
+
+def balanced(border: int, weight: float) -> Loss:
+    """Mean cross-entropy of the examples to forget (under their new labels) + `weight` · that of the retained ones."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        values = F.cross_entropy(logits_of(model, batch.inputs), batch.labels, reduction="none")
+        going = _going(batch, border)
+        return _mean_at(values, going) + weight * _mean_at(values, ~going)
+
+    return loss
+
+
+def two_teachers(border: int, competent: nn.Module, incompetent: nn.Module) -> Loss:
+    """Mean over the batch of KL(teacher ‖ student); the incompetent one teaches the examples to forget."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        going = _going(batch, border)
+        target = torch.where(going[:, None], logits_of(incompetent, batch.inputs), logits_of(competent, batch.inputs))
+        return divergence(target, logits_of(model, batch.inputs)).mean()
+
+    return loss
+
+
+def disobey(teacher: nn.Module, temperature: float) -> Loss:
+    """Minus the mean KL(teacher ‖ student)."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        target = logits_of(teacher, batch.inputs)
+        return -divergence(target, logits_of(model, batch.inputs), temperature).mean()
+
+    return loss
+
+
+def obey(teacher: nn.Module, temperature: float, distillation: float, labels: float) -> Loss:
+    """`distillation` · mean KL(teacher ‖ student) + `labels` · mean cross-entropy."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        logits = logits_of(model, batch.inputs)
+        near = divergence(logits_of(teacher, batch.inputs), logits, temperature).mean()
+        return distillation * near + labels * F.cross_entropy(logits, batch.labels)
+
+    return loss
+
+
+def masked_distillation(teacher: nn.Module, forget_classes: tuple[int, ...]) -> Loss:
+    """Mean KL(teacher without the forget classes and the example's own ‖ student)."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        target = logits_of(teacher, batch.inputs).clone()
+        target[:, list(forget_classes)] = -torch.inf
+        target.scatter_(1, batch.labels[:, None], -torch.inf)
+        return divergence(target, logits_of(model, batch.inputs)).mean()
+
+    return loss
+
+
+def with_l1(penalties: Iterator[float]) -> Loss:
+    """Cross-entropy + the step's penalty · the sum of all absolute weights."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        size = torch.stack([parameter.abs().sum() for parameter in model.parameters()]).sum()
+        return cross_entropy(model, batch) + next(penalties) * size
+
+    return loss
+
+
+def _going(batch: Batch, border: int) -> Tensor:
+    return (batch.index < border).to(batch.labels.device)
+
+
+def _mean_at(values: Tensor, chosen: Tensor) -> Tensor:
+    """The mean of the chosen values; 0 where a batch has none."""
+    return (values * chosen).sum() / chosen.sum().clamp(min=1)

@@ -1,0 +1,62 @@
+"""Negative gradient (NegGrad+): descend on the retained examples and climb on those to forget, at once."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from rasura.errors import InputError
+from rasura.methods._examples import joined, reached
+from rasura.methods._losses import contrast
+from rasura.methods.contract import Problem, Reads
+from rasura.training import Recipe, fit, predict
+
+
+@dataclass(frozen=True)
+class NegativeGradient:
+    """Minimise b · mean loss of the retained examples − (1 − b) · mean loss of the examples to forget.
+
+    "NegGrad+" of Kurmanji et al. (2023, "Towards unbounded machine unlearning").
+
+    Differs: batches are drawn from both sides together, so that BatchNorm sees them as it did in training; the paper
+    tunes b and the learning rate per task. The run ends at the first step after which at most a share `target` of the
+    examples to forget (128 of them at most) is still recognised: the climb has no bound. Gradients are clipped at norm
+    5.
+
+    Attributes:
+        epochs: passes over all examples, at most. 1 or more.
+        learning_rate: of SGD with momentum 0.9 and weight decay 0.0005; 0 means 0.1.
+        batch_size: examples per step. 1 or more.
+        weight: b, the share of the retained examples in the objective. Above 0, below 1.
+        target: accuracy on the examples to forget at which the run stops. 0 up to, not including, 1.
+    """
+
+    epochs: int = 10
+    learning_rate: float = 0.01
+    batch_size: int = 64
+    weight: float = 0.95
+    target: float = 0.01
+
+    reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+
+    def __post_init__(self) -> None:
+        Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)
+        if not 0 < self.weight < 1:
+            raise InputError(f"weight: {self.weight}; allowed: above 0, below 1")
+        if not 0 <= self.target < 1:
+            raise InputError(f"target: {self.target}; allowed: 0 up to, not including, 1")
+
+    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
+        model, both = problem.copy_of_model(), joined(problem.forget, problem.retain)
+        recipe = Recipe(
+            self.epochs,
+            self.batch_size,
+            "sgd",
+            self.learning_rate,
+            schedule="constant",
+            augment=problem.recipe.augment,
+        )
+        loss, enough = contrast(len(problem.forget), self.weight), reached(problem, self.target)
+        fit(model, both, recipe, problem.seed, loss, progress=problem.progress, label="negative gradient", after=enough)
+        right = predict(model, problem.forget).argmax(1) == problem.forget.labels
+        return model, {"forget_accuracy": right.double().mean().item()}
