@@ -364,6 +364,19 @@ def test_a_place_without_a_model_is_refused(name, tmp_path):
         load_model(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    ["hf:stranger/net,attn_implementation=stranger/kernel", "hf:stranger/net,allow_all_kernels=true", "timm:a,file=b.pt"],
+)
+def test_a_folder_cannot_hand_words_to_a_librarys_builder(tmp_path, architecture, monkeypatch):
+    monkeypatch.setattr("rasura.models.build._library", lambda name: pytest.fail(f"{name} was imported"))
+    torch.manual_seed(0)
+    model = with_card(nn.Linear(4, 3), replace(CARD, architecture=architecture, input_shape=(4,)))
+    folder = saved(tmp_path / "model", model)
+    with pytest.raises(InputError, match="wants to hand .* allowed: naming the architecture yourself"):
+        load_model(folder)
+
+
 def test_a_folder_cannot_make_us_run_a_file_that_the_user_did_not_name(tmp_path):
     trace, file = tmp_path / "trace", tmp_path / "nets.py"
     file.write_text(
@@ -374,7 +387,7 @@ def test_a_folder_cannot_make_us_run_a_file_that_the_user_did_not_name(tmp_path)
     torch.manual_seed(0)
     model = with_card(nn.Linear(4, 3), replace(CARD, architecture=architecture, input_shape=(4,)))
     folder = saved(tmp_path / "model", model)
-    with pytest.raises(InputError, match=r"wants to run .*nets.py:net; allowed: name that file as the architecture"):
+    with pytest.raises(InputError, match=r"wants to run .*nets.py:net; allowed: naming the architecture yourself"):
         load_model(folder)
     assert not trace.exists()
     loaded = load_model(folder, architecture=architecture)
