@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 
 from rasura import InputError, Problem, predict
 from rasura.data import Examples
+from rasura.methods import svd_projection
 from rasura.methods.ssd import Ssd, dampened, importances
+from rasura.methods.svd_projection import SvdProjection, discriminatory, input_vectors, scaled_projection
 from rasura.testing import check_method, small_problem
 
 
@@ -150,3 +153,190 @@ def test_ssd_against_all_examples_says_when_no_weight_can_be_selected():
 def test_ssd_refuses_impossible_settings(settings, message):
     with pytest.raises(InputError, match=message):
         Ssd(**settings)
+
+
+# -------------------------------------------------------------------------------------- svd-projection
+
+
+def hugging_face_conv1d() -> nn.Module:
+    from transformers.pytorch_utils import Conv1D
+
+    return Conv1D(5, 6)
+
+
+OPERATORS = {
+    "Linear on tokens": (lambda: nn.Linear(6, 5), (4, 7, 6)),
+    "Hugging Face Conv1D": (hugging_face_conv1d, (4, 7, 6)),
+    "Conv1d": (lambda: nn.Conv1d(6, 5, 3, padding=1), (4, 6, 9)),
+    "Conv2d with stride": (lambda: nn.Conv2d(6, 5, 3, stride=2, padding=1), (4, 6, 8, 7)),
+    "Conv2d, dilated": (lambda: nn.Conv2d(6, 5, (3, 2), dilation=2), (4, 6, 8, 8)),
+    "Conv2d, padded to the same size": (lambda: nn.Conv2d(6, 5, (4, 3), padding="same"), (4, 6, 8, 8)),
+    "Conv2d, circular": (lambda: nn.Conv2d(6, 5, 3, padding=1, padding_mode="circular"), (4, 6, 8, 8)),
+    "Conv2d in groups": (lambda: nn.Conv2d(6, 4, 3, padding=1, groups=2), (4, 6, 8, 8)),
+    "Conv2d by channel": (lambda: nn.Conv2d(6, 12, 3, groups=6), (4, 6, 8, 8)),
+    "Conv3d": (lambda: nn.Conv3d(6, 5, 2, padding=1), (4, 6, 5, 4, 3)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # torch on even kernels, whose borders differ
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_input_vectors_times_the_weights_are_the_operators_output(kind):
+    make, shape = OPERATORS[kind]
+    torch.manual_seed(0)
+    module, inputs = make(), torch.randn(shape)
+    groups = getattr(module, "groups", 1)
+    rows = module.weight.T if "Hugging" in kind else module.weight.flatten(1)
+    by_group = rows.unflatten(0, (groups, -1))  # [groups, out / groups, d]
+    found = input_vectors(module, inputs) @ by_group.transpose(1, 2)  # [groups, positions, out / groups]
+    output = module(inputs)
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        output = output.flatten(2).transpose(1, 2)
+    expected = output.flatten(0, 1).detach() - module.bias
+    torch.testing.assert_close(found.transpose(0, 1).flatten(1), expected, atol=1e-5, rtol=1e-5)
+
+
+def grouped() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=4),
+        nn.Flatten(),
+        nn.Linear(72, 10),
+    )
+
+
+def inputs_of(model: nn.Module, operator: str, examples: Examples) -> Tensor:
+    """What goes into a module, by a hook of this test."""
+    kept: list[Tensor] = []
+    handle = model.get_submodule(operator).register_forward_pre_hook(lambda _, given: kept.append(given[0]))
+    with torch.no_grad():
+        model(everything(examples)[0])
+    handle.remove()
+    return kept[0]
+
+
+def scaled_basis(columns: Tensor, alpha: float) -> np.ndarray:
+    """M of inputs `[d, n]` as published: singular vectors, each by its scaled share of the squared length."""
+    left, lengths, _ = np.linalg.svd(columns.double().numpy(), full_matrices=False)
+    share = lengths**2 / (lengths**2).sum()
+    return left @ np.diag(alpha * share / ((alpha - 1) * share + 1)) @ left.T
+
+
+def projected_densely(module: nn.Module, forget: Tensor, retain: Tensor, method: SvdProjection) -> np.ndarray:
+    """W (I - (M_f - M_f M_r)) from the inputs themselves."""
+    weight = module.get_parameter("weight").detach().double()
+    groups = getattr(module, "groups", 1)
+    edited = []
+    for group, rows in enumerate(weight.flatten(1).chunk(groups)):
+        sides = []
+        for inputs, alpha in ((forget, method.alpha_forget), (retain, method.alpha_retain)):
+            if isinstance(module, nn.Conv2d):
+                own = inputs.chunk(groups, dim=1)[group]
+                patches = F.unfold(own, module.kernel_size, module.dilation, module.padding, module.stride)
+                columns = patches.transpose(0, 1).flatten(1)
+            else:
+                columns = inputs.reshape(-1, inputs.shape[-1]).T
+            sides.append(scaled_basis(columns, alpha))
+        going, staying = sides
+        edited.append(rows.numpy() @ (np.eye(len(going)) - (going - going @ staying)))
+    return np.concatenate(edited).reshape(tuple(weight.shape))
+
+
+@pytest.mark.parametrize("classes", [(3,), (1, 4, 7)], ids=["one class", "three classes"])
+@pytest.mark.parametrize("net", ["convnet,width=4", "resnet8,width=2", "vit,patch=4,width=8,depth=1", "grouped"])
+def test_svd_projection_is_its_published_formula(net, classes):
+    problem = small_problem(grouped() if net == "grouped" else net, classes)
+    method = SvdProjection(alpha_retain=20.0, alpha_forget=40.0)
+    model, record = method(problem)
+    names = [entry["operator"] for entry in record["operators"]]
+    assert set(names) == {
+        name for name, module in problem.model.named_modules() if type(module) in (nn.Linear, nn.Conv2d)
+    }
+    for entry in record["operators"]:
+        before = problem.model.get_submodule(entry["operator"])
+        sides = [inputs_of(problem.model, entry["operator"], part) for part in (problem.forget, problem.retain)]
+        expected = projected_densely(before, *sides, method)
+        weight, after = (net.get_parameter(f"{entry['operator']}.weight") for net in (problem.model, model))
+        np.testing.assert_allclose(after.detach().numpy(), expected, atol=1e-5)
+        away = np.linalg.norm(weight.detach().numpy() - expected) / weight.norm().item()
+        assert away > 1e-3 and entry["removed"] == pytest.approx(away, rel=1e-3)
+    others = {f"{name}.weight" for name in names}
+    for name, tensor in problem.model.state_dict().items():
+        assert name in others or torch.equal(tensor, model.state_dict()[name])
+
+
+def test_svd_projection_changes_next_to_nothing_at_alpha_forget_next_to_zero():
+    problem = problem_for("resnet8,width=4")
+    _, record = SvdProjection(alpha_forget=1e-7)(problem)
+    assert 0 < max(entry["removed"] for entry in record["operators"]) < 1e-4
+    _, record = SvdProjection(alpha_forget=30.0)(problem)
+    assert max(entry["removed"] for entry in record["operators"]) > 0.05
+
+
+def test_a_forget_space_inside_the_retained_space_loses_nothing():
+    generator = torch.Generator().manual_seed(0)
+    retained = torch.randn(6, 50, generator=generator, dtype=torch.float64)
+    retained[4:] = 0  # a space of four dimensions
+    inside = retained @ torch.randn(50, 9, generator=generator, dtype=torch.float64)
+    outside = inside + torch.eye(6, 9, dtype=torch.float64) * 30
+    moments = {name: vectors @ vectors.T for name, vectors in [("r", retained), ("in", inside), ("out", outside)]}
+    assert discriminatory(moments["in"], moments["r"], 3.0, 1e12).norm() < 1e-9
+    assert discriminatory(moments["in"], moments["r"], 3.0, 1.0).norm() > 0.1
+    away = discriminatory(moments["out"], moments["r"], 1e12, 1e12)
+    torch.testing.assert_close(away[4:, 4:], torch.eye(2, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_a_scaled_projection_lies_between_the_moments_and_the_projection_on_their_range():
+    vectors = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    moments = vectors @ vectors.T
+    torch.testing.assert_close(scaled_projection(moments, 1.0), moments / moments.trace())
+    torch.testing.assert_close(scaled_projection(moments, 1e9), vectors @ torch.linalg.pinv(vectors), atol=1e-6, rtol=0)
+    assert scaled_projection(torch.zeros(5, 5, dtype=torch.float64), 3.0).norm() == 0  # inputs that are always zero
+
+
+def test_svd_projection_takes_the_class_away_and_leaves_the_others():
+    problem = problem_for("resnet8,width=4")
+    model, _ = SvdProjection(alpha_retain=10.0)(problem)
+    assert recall(problem.model, problem.forget) > 0.9
+    assert recall(model, problem.forget) < 0.3
+    assert recall(model, problem.retain) > 0.75
+
+
+def test_svd_projection_in_portions_and_small_chunks_is_the_same(monkeypatch):
+    problem = problem_for("resnet8,width=4")
+    whole, _ = SvdProjection()(problem)
+    monkeypatch.setattr(svd_projection, "MOST_NUMBERS", 20_000)
+    portions, _ = SvdProjection()(problem)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), portions.parameters(), strict=True))
+    monkeypatch.setattr(svd_projection, "MOST_PATCHES", 1)
+    singly, _ = SvdProjection()(problem)
+    for a, b in zip(whole.parameters(), singly.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_svd_projection_reads_so_many_samples_and_no_more():
+    problem = problem_for("mlp")
+    model, record = SvdProjection(samples=50)(problem)
+    assert record["examples"] == [40, 50]
+    other, _ = SvdProjection(samples=50)(replace(problem, seed=1))
+    assert not torch.equal(model.get_parameter("1.weight"), other.get_parameter("1.weight"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha_retain": 0.0}, "alpha_retain: 0.0; allowed: a finite number above 0"),
+        ({"alpha_forget": -3.0}, "alpha_forget: -3.0; allowed"),
+        ({"alpha_forget": float("inf")}, "alpha_forget: inf; allowed"),
+        ({"samples": 0}, "samples: 0; allowed: 1 or more"),
+    ],
+)
+def test_svd_projection_refuses_impossible_settings(settings, message):
+    with pytest.raises(InputError, match=message):
+        SvdProjection(**settings)
+
+
+def test_svd_projection_is_for_classes():
+    with pytest.raises(InputError, match="svd-projection cannot forget samples; allowed: ForgetClasses"):
+        SvdProjection()(replace(problem_for("mlp"), forget_classes=()))
