@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rasura import InputError, Problem, predict
-from rasura.data import Examples
+from rasura.data import Examples, examples_from
 from rasura.methods import svd_projection
+from rasura.methods.contract import name_of
+from rasura.methods.head_reset import HeadReset
+from rasura.methods.linear_filtration import LinearFiltration, filtration_matrix
 from rasura.methods.ssd import Ssd, dampened, importances
 from rasura.methods.svd_projection import SvdProjection, discriminatory, input_vectors, scaled_projection
 from rasura.testing import check_method, small_problem
@@ -340,3 +343,173 @@ def test_svd_projection_refuses_impossible_settings(settings, message):
 def test_svd_projection_is_for_classes():
     with pytest.raises(InputError, match="svd-projection cannot forget samples; allowed: ForgetClasses"):
         SvdProjection()(replace(problem_for("mlp"), forget_classes=()))
+
+
+# ----------------------------------------------------------------------------------- linear-filtration
+
+
+def conv_head() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 24, 3, stride=2), nn.ReLU(), nn.Conv2d(24, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers)
+
+
+def transposed_head() -> nn.Module:
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), Conv1D(10, 16))
+
+
+HEADS = {
+    "Linear": "resnet8,width=4",
+    "no bias": lambda: mlp(bias=False),
+    "1×1 convolution": conv_head,
+    "Hugging Face Conv1D": transposed_head,
+}
+
+
+def problem_with(head: str, classes: tuple[int, ...] = (3,)) -> Problem:
+    net = HEADS[head]
+    return small_problem(net if isinstance(net, str) else net(), classes)
+
+
+def logits_by_class(model: nn.Module, problem: Problem) -> list[np.ndarray]:
+    """Logits of every example of a class, in order of the classes."""
+    parts = [(predict(model, part).double().numpy(), part.labels.numpy()) for part in (problem.forget, problem.retain)]
+    return [np.concatenate([logits[labels == number] for logits, labels in parts]) for number in range(10)]
+
+
+def targets_by_hand(means: np.ndarray, classes: tuple[int, ...], variant: str) -> np.ndarray:
+    """B, column by column."""
+    kept = [number for number in range(len(means)) if number not in classes]
+    level = np.mean([means[kept, number].mean() for number in kept])
+    columns = []
+    for number in range(len(means)):
+        column = means[kept, number]
+        if number in classes and variant == "normalisation":
+            column = column - column.mean() + level
+        elif number in classes and variant == "zeroing":
+            column = 0 * column
+        columns.append(column)
+    return np.stack(columns, axis=1)
+
+
+VARIANTS = ["normalisation", "naive", "zeroing"]
+
+
+@pytest.mark.parametrize("classes", [(3,), (0, 2, 5)], ids=["one class", "three classes"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_filtration_matrix_is_b_times_the_inverse_of_a(variant, classes):
+    means = np.random.default_rng(0).normal(size=(6, 6)) + 3 * np.eye(6)
+    chosen = torch.isin(torch.arange(6), torch.tensor(classes))
+    found = filtration_matrix(torch.from_numpy(means), chosen, variant)
+    expected = targets_by_hand(means, classes, variant) @ np.linalg.inv(means)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-10)
+
+
+def test_of_dependent_means_the_filtration_is_the_nearest_to_its_targets():
+    means = np.random.default_rng(0).normal(size=(6, 6)) + 3 * np.eye(6)
+    means -= means.mean(0)  # logits that sum to zero
+    chosen = torch.arange(6) == 2
+    found = filtration_matrix(torch.from_numpy(means), chosen, "zeroing").numpy()
+    kept = np.delete(np.eye(6), 2, axis=0)
+    missing = targets_by_hand(means, (2,), "zeroing") - kept @ means
+    change = np.linalg.lstsq(means.T, missing.T, rcond=1e-6)[0].T  # of all solutions the smallest
+    np.testing.assert_allclose(found, kept + change, atol=1e-9)
+    assert np.abs(change).max() < 10
+
+
+@pytest.mark.parametrize("classes", [(3,), (1, 4, 7)], ids=["one class", "three classes"])
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("head", HEADS)
+def test_after_filtration_every_class_has_the_mean_logits_it_should(head, variant, classes):
+    problem = problem_with(head, classes)
+    model, record = LinearFiltration(variant)(problem)
+    before, after = logits_by_class(problem.model, problem), logits_by_class(model, problem)
+    means = np.stack([logits.mean(0) for logits in before], axis=1)
+    targets = targets_by_hand(means, classes, variant)
+    kept = [number for number in range(10) if number not in classes]
+    filtration = targets @ np.linalg.inv(means)
+    assert record["rank"] == 10
+    for number in range(10):
+        scale = 1 + np.abs(before[number]).max() * np.abs(filtration).max()
+        np.testing.assert_allclose(after[number][:, kept].mean(0), targets[:, number], atol=1e-5 * scale)
+        np.testing.assert_allclose(after[number][:, kept], before[number] @ filtration.T, atol=1e-5 * scale)
+        assert not np.isin(after[number].argmax(1), classes).any()
+        gone = after[number][:, list(classes)]
+        mean = after[number][:, kept].mean(1, keepdims=True)
+        np.testing.assert_allclose(gone - mean, 0 if head == "no bias" else -1e4, atol=1e-2)
+
+
+def test_naive_filtration_deletes_and_changes_nothing_else():
+    problem = problem_with("Linear")
+    model, _ = LinearFiltration("naive")(problem)
+    kept = [number for number in range(10) if number != 3]
+    for name, tensor in problem.model.state_dict().items():
+        after = model.state_dict()[name]
+        assert torch.equal(after[kept], tensor[kept]) if name.startswith("head.") else torch.equal(after, tensor)
+    assert not torch.equal(model.get_parameter("head.weight")[3], problem.model.get_parameter("head.weight")[3])
+
+
+def two_classes(bias: bool) -> Problem:
+    images = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) + 1
+    labels = (images.sum(1) > 4).long()
+    examples = examples_from(images, labels)
+    torch.manual_seed(0)
+    return Problem(nn.Linear(4, 2, bias).eval(), *(examples.take(labels == k) for k in (0, 1)), (0,), 2)
+
+
+def test_filtration_with_one_class_left_needs_a_bias():
+    model, _ = LinearFiltration()(two_classes(bias=True))
+    assert recall(model, two_classes(bias=True).forget) == 0
+    with pytest.raises(InputError, match="classes: 1 is retained by a head without bias; allowed: 2 or more"):
+        LinearFiltration()(two_classes(bias=False))
+
+
+def test_filtration_needs_an_example_of_every_class():
+    problem = problem_for("mlp")
+    without = replace(problem, retain=problem.retain.take(problem.retain.labels != 5))
+    with pytest.raises(InputError, match="data: class 5 has no example; allowed: at least 1 of every class"):
+        LinearFiltration()(without)
+
+
+def test_filtration_refuses_an_unknown_variant():
+    with pytest.raises(InputError, match="variant: 'normalization' is unknown; did you mean 'normalisation'"):
+        LinearFiltration("normalization")  # pyright: ignore[reportArgumentType]
+
+
+# ------------------------------------------------------------------------------------------ head-reset
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_head_reset_draws_the_forgotten_rows_and_leaves_the_rest(head):
+    problem = problem_with(head, (1, 4, 7))
+    model, _ = HeadReset()(problem)
+    changed = {}
+    for name, before in problem.model.state_dict().items():
+        differs = torch.atleast_1d(before != model.state_dict()[name])
+        differs = differs.T if head == "Hugging Face Conv1D" and differs.ndim == 2 else differs  # stores [in, out]
+        changed[name] = differs.nonzero()[:, 0].unique().tolist()
+    last = [name for name in changed if name.endswith("weight")][-1].removesuffix("weight")
+    assert all(rows == ([1, 4, 7] if name.startswith(last) else []) for name, rows in changed.items())
+    again, other = HeadReset()(problem)[0], HeadReset()(replace(problem, seed=1))[0]
+    weights = [net.get_parameter(f"{last}weight") for net in (model, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_reset_rows_are_uniform_within_one_over_the_root_of_the_inputs():
+    problem = problem_for("mlp")
+    drawn = [HeadReset()(replace(problem, seed=seed))[0] for seed in range(40)]
+    weights = torch.stack([net.get_parameter("3.weight")[3] for net in drawn]).flatten()
+    biases = torch.stack([net.get_parameter("3.bias")[3] for net in drawn])
+    bound = 1 / 16**0.5
+    for values in (weights, biases):
+        assert bound * 0.9 < values.abs().max() <= bound
+    assert weights.mean().abs() < 0.02 and weights.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("method", [LinearFiltration(), HeadReset()], ids=name_of)
+def test_edits_of_the_head_are_for_classes(method):
+    with pytest.raises(InputError, match=f"{name_of(method)} cannot forget samples; allowed: ForgetClasses"):
+        method(replace(problem_for("mlp"), forget_classes=()))
