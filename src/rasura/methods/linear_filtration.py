@@ -14,7 +14,7 @@ from rasura.training import predict
 
 Variant = Literal["normalisation", "naive", "zeroing"]
 SILENT = -1e4
-"""Added to a deleted class's bias: its probability is 0 in float32."""
+"""Added to a deleted class's bias: its probability is zero in float32."""
 RELATIVE_RANK = 1e-6
 """Logits are float32: a singular value of their means that is a smaller share of the largest says nothing."""
 
@@ -32,10 +32,10 @@ class LinearFiltration:
     classifiers", Machine Learning 111 (2022), arXiv 2002.02730, section "Linear filtration" (A, B_Z, F_Z = B_Z A^-1 and
     its variants). The text was not at hand; the target of "normalisation" follows descriptions of it.
     Differs: the outputs of deleted classes cannot leave a net that keeps its shape. Their rows become the mean of the
-    retained ones, which holds nothing that those do not hold, and their bias is lowered so far that the probability is
-    0; a head without bias keeps them as the mean of the other logits, which never exceeds the largest. Where the means
-    are linearly dependent (a head that began at zero: its logits sum to zero), A has no inverse, and its pseudo-inverse
-    meets the targets as nearly as can be.
+    retained ones, which holds nothing that those do not hold, and their bias is lowered until their probability is
+    zero; a head without bias keeps them as the mean of the other logits, which never exceeds the largest. Where the
+    means are linearly dependent (a head that began at zero: its logits sum to zero), A has no inverse, and its
+    pseudo-inverse meets the targets as nearly as can be.
 
     Attributes:
         variant: z from the forgotten class's mean logits a over the retained outputs. "normalisation": a, shifted by
