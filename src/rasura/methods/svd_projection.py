@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from rasura.activations import Point, anatomy, stream
 from rasura.data import Examples
-from rasura.errors import InputError
+from rasura.errors import InputError, unknown
 from rasura.methods._operator import as_taps, from_taps
 from rasura.methods.contract import Problem, Reads
 
+Order = Literal["forget-first", "retain-first"]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 MOST_NUMBERS = 2**26
 """At most so many numbers of second moments are held at a time (512 MiB), unless one operator has more."""
@@ -29,26 +30,29 @@ class SvdProjection:
     The inputs of an operator (of a convolution: the patches under its kernel) span a space, for the forgotten as for
     the retained examples. Each basis vector, a left singular vector of the inputs, counts by its share s of their
     squared length: alpha s / ((alpha - 1) s + 1), from 0 to 1. With U the vectors and L these numbers,
-    M = U L U^T, and the edit is W' = W (I - (M_f - M_f M_r)): first what is retained is taken out of an input, then
-    what is left is projected on the forget space, and that is removed.
+    M = U L U^T and P = M_f - M_f M_r, the edit is W' = W (I - P)^T. An input x, as a row, loses x P: it is projected on
+    the forget space, and what of that lies in the retained space is given back.
 
     Source: S. Kodge, G. Saha, K. Roy, "Deep unlearning: fast and efficient gradient-free class forgetting", TMLR 2024,
-    arXiv 2312.00761, section "Methodology" (space estimation, importance scaling, projection); the text was not at
-    hand, the formulas are as cited.
+    arXiv 2312.00761, section "Methodology" (space estimation, importance scaling, projection). The text was not at
+    hand; `order` has both readings of "W (I - P)": only the one with inputs as rows forgets much at the paper's settings.
     Differs: singular vectors come from the streamed second moments in float64, over all patches and tokens, which is
     the same decomposition without holding the inputs. Inputs are those of the original net at every operator. A grouped
-    convolution is edited group by group. Biases and BatchNorm stay. The paper picks alpha_r by a search; here it is
-    the one setting that it recommends.
+    convolution is edited group by group. Biases and BatchNorm stay. The paper searches for alpha_r and alpha_f; here
+    they are the values it names most.
 
     Attributes:
         alpha_retain: alpha for the retained space. Above 0; higher protects more and forgets less.
         alpha_forget: alpha for the forget space. Above 0; higher forgets more.
         samples: the most examples of each side, forget and retain, that are read. 1 or more.
+        order: "forget-first": W (I - P)^T; "retain-first": W (I - P), where what lies in the retained space is taken
+            out of an input before the rest is projected on the forget space. It edits less.
     """
 
     alpha_retain: float = 100.0
     alpha_forget: float = 3.0
     samples: int = 900
+    order: Order = "forget-first"
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
 
@@ -58,6 +62,8 @@ class SvdProjection:
                 raise InputError(f"{field}: {getattr(self, field)}; allowed: a finite number above 0")
         if self.samples < 1:
             raise InputError(f"samples: {self.samples}; allowed: 1 or more")
+        if self.order not in Order.__args__:
+            raise unknown("order", self.order, Order.__args__)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         problem.require_classes("svd-projection")
@@ -71,7 +77,8 @@ class SvdProjection:
             forgotten = second_moments(original, forget, names, problem.progress, "forget space")
             retained = second_moments(original, retain, names, problem.progress, "retain space")
             for name in names:
-                away = discriminatory(forgotten[name], retained[name], self.alpha_forget, self.alpha_retain)
+                special = discriminatory(forgotten[name], retained[name], self.alpha_forget, self.alpha_retain)
+                away = special.mT if self.order == "forget-first" else special
                 records.append({"operator": name, "removed": _remove(model.get_submodule(name), away)})
         return model, {"examples": [len(forget), len(retain)], "operators": records}
 
@@ -113,7 +120,7 @@ def input_vectors(module: nn.Module, tensor: Tensor) -> Tensor:
 
 
 def discriminatory(forgotten: Tensor, retained: Tensor, alpha_forget: float, alpha_retain: float) -> Tensor:
-    """M_f - M_f M_r from second moments, `[…, d, d]`: it keeps of a vector what is special to the forget space."""
+    """P = M_f - M_f M_r from second moments, `[…, d, d]`: it keeps of a row what is special to the forget space."""
     forget, retain = scaled_projection(forgotten, alpha_forget), scaled_projection(retained, alpha_retain)
     return forget - forget @ retain
 
@@ -128,7 +135,7 @@ def scaled_projection(moments: Tensor, alpha: float) -> Tensor:
 
 
 def _remove(module: nn.Module, away: Tensor) -> float:
-    """W' = W (I - P) in place, group by group; the removed share of the weight's length."""
+    """W' = W - W `away` in place, group by group; the removed share of the weight's length."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     taps = as_taps(weight, module)
