@@ -35,7 +35,7 @@ class SvdProjection:
 
     Source: S. Kodge, G. Saha, K. Roy, "Deep unlearning: fast and efficient gradient-free class forgetting", TMLR 2024,
     arXiv 2312.00761, section "Methodology" (space estimation, importance scaling, projection). The text was not at
-    hand; `order` has both readings of "W (I - P)": only the one with inputs as rows forgets much at the paper's settings.
+    hand; `order` has both readings of "W (I - P)": only that with inputs as rows forgets much at the paper's settings.
     Differs: singular vectors come from the streamed second moments in float64, over all patches and tokens, which is
     the same decomposition without holding the inputs. Inputs are those of the original net at every operator. A grouped
     convolution is edited group by group. Biases and BatchNorm stay. The paper searches for alpha_r and alpha_f; here
