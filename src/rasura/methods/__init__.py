@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from rasura.methods.exact_k import ExactK as ExactK
     from rasura.methods.finetune import Finetune as Finetune
     from rasura.methods.gradient_ascent import GradientAscent as GradientAscent
+    from rasura.methods.head_reset import HeadReset as HeadReset
     from rasura.methods.l1_sparse import L1Sparse as L1Sparse
+    from rasura.methods.linear_filtration import LinearFiltration as LinearFiltration
     from rasura.methods.logit_mask import LogitMask as LogitMask
     from rasura.methods.negative_gradient import NegativeGradient as NegativeGradient
     from rasura.methods.random_relabel import RandomRelabel as RandomRelabel
     from rasura.methods.retrain import Retrain as Retrain
     from rasura.methods.salun import Salun as Salun
     from rasura.methods.scrub import Scrub as Scrub
+    from rasura.methods.ssd import Ssd as Ssd
+    from rasura.methods.svd_projection import SvdProjection as SvdProjection
     from rasura.methods.unsir import Unsir as Unsir
 
 __all__ = ["Method", "Outcome", "Problem", "forget", "method_class", "names"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rasura.activations import Anatomy, Moments, Point, anatomy, stream
 from rasura.data import Examples
 from rasura.errors import InputError, unknown
+from rasura.methods._operator import as_taps, from_taps
 from rasura.methods.contract import Problem, Reads
 
 Residual = Literal["centred", "span"]
@@ -114,7 +115,7 @@ class Damp:
         if self.bias == "preserve-mean":
             shift = _shift(module, removed, found.retain_mean)
             _absorb(model, module, parts.norms.get(name), shift)
-        share = removed.norm() / (_taps(module.weight, module) + removed).norm().clamp(min=1e-300)
+        share = removed.norm() / (as_taps(module.weight, module) + removed).norm().clamp(min=1e-300)
         return record | {"rank": basis.shape[1], "removed": share.item(), "skipped": ""}
 
 
@@ -158,10 +159,10 @@ def project_out(module: nn.Module, basis: Tensor, alpha: float) -> Tensor:
     """W' = W (I - alpha Q Q^T) in place; what was taken away, `[out, d, taps]`, float64."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    taps = _taps(weight, module)
+    taps = as_taps(weight, module)
     removed = alpha * torch.einsum("oit,ir,jr->ojt", taps, basis.to(taps), basis.to(taps))
     with torch.no_grad():
-        weight.copy_(_untaps(taps - removed, module, weight))
+        weight.copy_(from_taps(taps - removed, module, weight))
     return removed
 
 
@@ -261,16 +262,6 @@ def _row_space(rows: Tensor, energy: float) -> Tensor:
     share = lengths.square().cumsum(0) / lengths.square().sum().clamp(min=1e-300)
     needed = int((share < energy - 1e-12).sum()) + 1
     return vectors[: min(needed, int(filled.sum()))].T
-
-
-def _taps(weight: Any, module: nn.Module) -> Tensor:
-    """The weight as `[out, d, taps]` in float64: a convolution has a tap per kernel position, a matrix has one."""
-    matrix = weight.T if type(module).__name__ == "Conv1D" else weight
-    return matrix.detach().double().flatten(2) if matrix.ndim > 2 else matrix.detach().double().unsqueeze(2)
-
-
-def _untaps(taps: Tensor, module: nn.Module, weight: Tensor) -> Tensor:
-    return (taps.squeeze(2).T if type(module).__name__ == "Conv1D" else taps.reshape(weight.shape)).to(weight.dtype)
 
 
 def _shift(module: nn.Module, removed: Tensor, retain_mean: Tensor) -> Tensor:
