@@ -4,7 +4,8 @@
 
 Trains an original and many models without the class (reused from the run folder), measures each once, and judges each
 against references drawn from the others. Prints a JSON line per data set and number of references: verdicts, the share
-worse than INCONCLUSIVE with its interval, and the scatter of every score between retrained models.
+worse than INCONCLUSIVE with its interval (of audits; those of one model are alike, so it is too narrow), and the
+scatter of every score between retrained models.
 """
 
 import argparse
@@ -28,6 +29,8 @@ SETTINGS = {
 }
 """Per data set: the net, how it is trained, and the class to forget."""
 REFERENCES = (1, 3, 5, 10)
+DRAWS = 3
+"""Times that every honest model is audited, each beside other references."""
 FINE = ("ERASED", "INCONCLUSIVE")
 
 
@@ -52,7 +55,7 @@ def measured(data_name: str, count: int, folder: Path) -> tuple[Scores, list]:
 def judged(table: Scores, honest: list, references: int) -> Counter:
     """Verdicts on every honest model against references drawn from the others."""
     generator, verdicts = np.random.default_rng(references), Counter()
-    for held_out, model in enumerate(honest):
+    for held_out, model in [*enumerate(honest)] * DRAWS:
         others = generator.permutation([k for k in range(len(honest)) if k != held_out])[:references]
         named = {reference_name(at): honest[k] for at, k in enumerate(others)}
         ruling = judge(with_models(table, {MODEL: model, ORIGINAL: table.models[ORIGINAL], **named}), 0).ruling
@@ -90,7 +93,7 @@ def main() -> None:
             verdicts = judged(table, honest, references)
             accused = sum(count for verdict, count in verdicts.items() if verdict not in FINE)
             row = {"data": name, "model": SETTINGS[name][0], "forget": SETTINGS[name][2], "references": references}
-            row |= {"verdicts": dict(verdicts), "accused": wilson(accused, len(honest)).to_json()}
+            row |= {"verdicts": dict(verdicts), "accused": wilson(accused, verdicts.total()).to_json()}
             rows.append(row)
             print(json.dumps(row), flush=True)
         rows.append({"data": name, "scatter of retrained models": scatter(table, honest)})
