@@ -77,6 +77,13 @@ def test_every_planted_truth_is_found(found):
     assert found["retrained"].verdict in ("ERASED", "INCONCLUSIVE"), found["retrained"].reason
 
 
+def test_a_wrapper_hides_no_stage(found):
+    stages = {one["layer"] for one in found["mask"].content["comparisons"] if one["decoder"] == "linear"}
+    assert len(stages) > 2
+    assert {one["layer"] for one in found["silenced"].content["comparisons"] if one["decoder"] == "linear"} == stages
+    assert all(finding.qualifiers == () for finding in found.values())
+
+
 def test_a_finding_says_the_same_in_every_form(found, tmp_path):
     finding = found["mask"]
     finding.to_json(tmp_path / "verdict.json")

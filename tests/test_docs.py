@@ -36,6 +36,15 @@ def test_the_table_of_the_demo_is_the_measured_one():
     assert f"| {percent(retrained[0])} | {percent(retrained[1])} |" in README
 
 
+def test_the_calibration_is_the_measured_one():
+    for row in result("calibration.json")["rows"]:
+        if "references" not in row:
+            continue
+        erased = row["verdicts"].get("ERASED", 0) / sum(row["verdicts"].values())
+        accused = percent(row["accused"]["point"])
+        assert f"| {row['data']} | {row['references']} | {accused} | {percent(erased)} |" in README
+
+
 def test_the_costs_are_the_measured_ones():
     for row in result("main_job.json")["rows"]:
         said = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.0f} s"

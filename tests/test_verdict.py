@@ -307,6 +307,12 @@ def test_an_excess_within_the_scatter_of_references_is_no_residue():
     assert verdict(Model(head_input=(0.8, 0.9)), scattered)[0] == "INCONCLUSIVE"
 
 
+def test_a_model_without_the_originals_stages_gets_a_reservation():
+    bare = replace(Model(), stages=())
+    assert judged(bare).qualifiers == ("stages not compared",)
+    assert judged(Model()).qualifiers == ()
+
+
 # -------------------------------------------------------------------------------------- OVER-ERASED
 
 

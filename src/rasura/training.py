@@ -114,8 +114,8 @@ def fit(
 ) -> nn.Module:
     """Train `model` in place and return it, in eval mode.
 
-    The same model, examples, recipe and seed give the same bits on the CPU, also when a run was interrupted and
-    resumed from its checkpoint.
+    The same model, examples, recipe and seed give the same bits on the CPU with the same versions and number of
+    threads, also when a run was interrupted and resumed from its checkpoint.
 
     Args:
         model: trained where it lies (CPU or GPU); parameters that do not require gradients stay.

@@ -1,5 +1,7 @@
 """What one model shows: its own answers, and what decoders read out of it. Models are compared later, in `judge`."""
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,14 +108,27 @@ def read_head(model: nn.Module, probe: Probe) -> Head | None:
 
 def _profile(parts: Anatomy, found: dict[Point, Tensor], inner: Tensor, probe: Probe) -> list[Decoded]:
     """The linear decoder at every stage and at the head input; the same features are decoded once."""
+    # A net inside a wrapper has the same stages: they are called as without it.
+    prefix = _shared_prefix(parts.operators)
     at_head = cross_fitted(inner, probe.labels, probe.folds, probe.classes)
     profile = []
     for stage in parts.stages:
         vectors = found[Point(stage)]
         same = vectors.shape == inner.shape and torch.equal(vectors, inner)
         said = at_head if same else cross_fitted(vectors, probe.labels, probe.folds, probe.classes)
-        profile.append(_decoded(LINEAR, stage, said))
+        profile.append(_decoded(LINEAR, stage.removeprefix(prefix), said))
     return [*profile, _decoded(LINEAR, HEAD_INPUT, at_head)]
+
+
+def _shared_prefix(names: Sequence[str]) -> str:
+    """The modules that all names lie in, with the dot.
+
+    >>> _shared_prefix(["net.body.0", "net.head"]), _shared_prefix(["body.0", "head"]), _shared_prefix(["head"])
+    ('net.', '', '')
+    """
+    homes = [name.split(".")[:-1] for name in names]
+    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*homes, strict=False))
+    return "".join(f"{parts[0]}." for parts in shared)
 
 
 def _few_shot_curve(inner: Tensor, probe: Probe, seed: int) -> list[Decoded]:

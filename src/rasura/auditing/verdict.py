@@ -1,6 +1,6 @@
 """From scores to a verdict: comparisons with the retrained models, gates, and the first verdict that holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,8 @@ class Judgement:
 
     Attributes:
         ruling: the verdict.
-        qualifiers: "provisional" with fewer than three references.
+        qualifiers: "provisional" with fewer than three references; "stages not compared" where the model lacks some
+            that the original has.
         gates: the preconditions.
         outputs: forget and retain accuracy of every model, with intervals, and each model's accuracy per class.
         comparisons: forget-class scores beside the references, every decoder and layer.
@@ -99,16 +100,24 @@ def judge(scores: Scores, seed: int, extra_gates: tuple[Gate, ...] = ()) -> Judg
     answers = routing(scores)
     gates = (*extra_gates, *_gates(scores))
     ruling = _ruling(_Case(scores, gates, comparisons, retain, answers))
-    few = len(scores.references) < LEAST_REFERENCES
     return Judgement(
         ruling=ruling,
-        qualifiers=("provisional",) if few and ruling.verdict != "INVALID" else (),
+        qualifiers=tuple(_qualifiers(scores)) if ruling.verdict != "INVALID" else (),
         gates=gates,
         outputs=outputs(scores),
         comparisons=comparisons,
         retain=retain,
         routing=answers,
     )
+
+
+def _qualifiers(scores: Scores) -> Iterator[str]:
+    """Why the verdict rests on less than it could."""
+    if len(scores.references) < LEAST_REFERENCES:
+        yield "provisional"
+    read = {model: {one.layer for one in scores.models[model] if one.decoder == LINEAR} for model in (MODEL, ORIGINAL)}
+    if read[ORIGINAL] - read[MODEL]:
+        yield "stages not compared"
 
 
 def _gates(scores: Scores) -> list[Gate]:
