@@ -4,14 +4,16 @@ import copy
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import rasura
-from rasura.auditing import judge, read_scores
+from rasura.auditing import judge, read_scores, self_test
 from rasura.data import Data, ForgetClasses, ForgetSamples
 from rasura.errors import InputError
+from rasura.finding import recomputed
 from rasura.models import build_model, card_of, to_card, with_card
 from rasura.training import Recipe, fit
 
@@ -93,6 +95,75 @@ def test_a_finding_says_the_same_in_every_form(found, tmp_path):
     assert repr(finding) == f"MASKED: {finding.reason}"
     finding.to_html(tmp_path / "page.html")
     assert "MASKED" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_every_finding_says_how_its_self_test_went(found):
+    for finding in found.values():
+        trials = {gate["name"]: gate for gate in finding.content["gates"] if gate["name"].startswith("self-test: ")}
+        assert {name.removeprefix("self-test: "): gate["found"] for name, gate in trials.items()} == {
+            "the untouched original": "NOT FORGOTTEN",
+            "the original with silenced output": "MASKED",
+            "the original with a quarter of its answers wrong": "DAMAGED",
+            "each reference held out": trials["self-test: each reference held out"]["found"],
+        }
+        assert all(gate["passed"] for gate in trials.values())
+
+
+def test_without_references_the_head_swap_alone_is_tested(digits, original, retrained):
+    finding = rasura.audit(retrained[0], digits, FORGET, original)
+    trials = {gate["name"]: gate["found"] for gate in finding.content["gates"] if "self-test" in gate["name"]}
+    assert trials == {
+        "self-test: the untouched original": "NOT FORGOTTEN",
+        "self-test: the original with silenced output": "MASKED",
+    }
+
+
+def test_scores_that_cannot_show_a_mask_make_the_audit_invalid(found):
+    """References that name the class as soon as a bias is refitted, and no head to swap: the mask would go unseen."""
+    scores = found["mask"].scores
+    original = scores.models["original"]
+    bias = next(one for one in original if one.decoder == "bias")
+    models = {
+        name: [bias if one.decoder == "bias" else one for one in said if one.decoder != "head swap"]
+        for name, said in scores.models.items()
+    }
+    gates = self_test(replace(scores, models=models), 0)
+    assert [gate.name for gate in gates if not gate.passed] == ["self-test: the original with silenced output"]
+    ruling = judge(replace(scores, models=models), 0, tuple(gates)).ruling
+    assert (ruling.verdict, ruling.where) == ("INVALID", "self-test: the original with silenced output")
+
+
+def test_references_that_are_not_of_one_kind_fail_when_held_out(found):
+    """Ten references, seven alike; three differ, each in another way: too many to be chance."""
+    scores = found["mask"].scores
+    usual, forget = scores.models["reference 2"], scores.forget
+
+    def changed(decoder: str, predicted: np.ndarray) -> list:
+        return [replace(one, predicted=predicted) if one.decoder == decoder else one for one in usual]
+
+    answers = next(one.predicted for one in usual if one.decoder == "output")
+    read = next(one.predicted for one in usual if (one.decoder, one.layer) == ("linear", "head input"))
+    of_original = next(one.predicted for one in scores.models["original"] if one.decoder == "bias")
+    odd = [
+        changed("linear", np.where(~forget & (np.arange(len(forget)) % 3 == 0), (read + 1) % 10, read)),
+        changed("bias", of_original),
+        changed("output", np.where(forget, 0, answers)),
+    ]
+    names = [f"reference {k}" for k in range(1, 11)]
+    kept = {name: scores.models[name] for name in ("model", "original")}
+    models = kept | dict(zip(names, [usual] * 7 + odd, strict=True))
+    trial = self_test(replace(scores, models=models), 0)[-1]
+    assert trial.name == "self-test: each reference held out"
+    assert not trial.passed
+    assert trial.found == "3 of 10 worse than INCONCLUSIVE (reference 8, reference 9, reference 10)"
+
+
+def test_a_finding_is_computed_again_from_its_files(found):
+    finding = found["mask"]
+    changed = finding.content | {"verdict": "ERASED", "reason": "", "comparisons": [], "routing": {}}
+    again = recomputed(changed, finding.scores)
+    assert again.content == finding.content
+    assert (again.verdict, again.where) == (finding.verdict, finding.where)
 
 
 def test_the_verdict_follows_from_the_stored_scores_alone(found, tmp_path):

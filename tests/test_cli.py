@@ -161,6 +161,23 @@ def test_data_that_does_not_fit_is_refused(trained: Path, tmp_path: Path, capsys
     assert not out.exists()
 
 
+def test_stored_scores_are_judged_again(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, out = str(trained / "original"), tmp_path / "audit"
+    references = [str(trained / f"reference-{seed}") for seed in (1, 2, 3)]
+    audit = ["audit", "--model", old, "--original", old, "--reference", *references, "--data", "digits"]
+    assert main([*audit, "--forget", "3", "--out", str(out)]) == 0
+    written = {path.name: path.read_bytes() for path in out.iterdir()}
+    content = json.loads(written["verdict.json"])
+    (out / "verdict.json").write_text(json.dumps(content | {"verdict": "ERASED", "reason": "none"}))
+    (out / "report.html").unlink()
+    assert main(["audit", "--recompute", str(out), "--require", "not-forgotten"]) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == written
+    assert main(["audit", "--recompute", str(out), "--require", "erased"]) == 1
+    assert "holds no verdict.json" in refused(["audit", "--recompute", str(tmp_path)], capsys)
+    (out / "scores.parquet").write_bytes(b"not a table")
+    assert "cannot be judged again" in refused(["audit", "--recompute", str(out)], capsys)
+
+
 def test_impossible_seeds_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--data", "digits", "--out", str(tmp_path / "out")]
     old = ["--model", str(trained / "original"), "--forget", "3"]
@@ -246,7 +263,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(trained: Path, tmp_path: Pat
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
 from rasura import training
 from rasura.cli import main
 write = training._write_checkpoint
@@ -257,6 +274,7 @@ def write_and_wait(*arguments):
     time.sleep(300)
 
 training._write_checkpoint = write_and_wait
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell are started without it
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -20,6 +20,8 @@ import rasura
 from rasura.errors import InputError, unknown
 from rasura.tables import print_findings, print_summary, qualified
 
+Verdict = Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"]
+
 USAGE = """\
 usage: rasura COMMAND [options]      (rasura COMMAND --help shows the options, their units and defaults)
 
@@ -29,6 +31,7 @@ Make a trained classifier forget a class, and prove what is left of it inside.
   train   --data NAME --model NAME --out DIR            train a model; --without CLASS … makes a retrained reference
   forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR
   audit   --model DIR --original DIR --reference DIR … --data NAME --forget CLASS … --out DIR
+  audit   --recompute DIR                               judge stored scores again; no model is needed
   bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
   list    methods|models|data|decoders                  what there is
@@ -119,9 +122,24 @@ class Audit:
     forget: tuple[str, ...]
     out: Path
     reference: tuple[Path, ...] = ()
-    require: Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"] | None = None
+    require: Verdict | None = None
     architecture: str | None = None
     seed: int = 0
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Recompute:
+    """Judge the stored scores of an audit again and write its verdict and page anew; no model is needed.
+
+    Attributes:
+        recompute: a folder that `rasura audit` wrote.
+        require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    recompute: Path
+    require: Verdict | None = None
     json: bool = False
 
 
@@ -292,8 +310,11 @@ def _forget(arguments: list[str]) -> int:
 
 def _audit(arguments: list[str]) -> int:
     from rasura.progress import terminal
-    from rasura.runs import audit_runs
+    from rasura.runs import audit_runs, recompute
 
+    if "--recompute" in arguments:
+        again = _parsed(Recompute, arguments, "audit")
+        return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
     data = rasura.load_data(options.data)
     request = rasura.ForgetClasses(_names(data, options.forget))
@@ -303,12 +324,16 @@ def _audit(arguments: list[str]) -> int:
         name = options.model.resolve().name
         place = {name: (model, options.out)}
         found = audit_runs(place, data, request, original, references, options.seed, progress)[name]
-    if options.json:
+    return _report_finding(found, options.out, options.require, options.json)
+
+
+def _report_finding(found: dict[str, Any], folder: Path, require: str | None, json: bool) -> int:
+    if json:
         _print_json(_brief(found))
     else:
         print_findings([found])
-        print(f"\n{found['verdict']}{qualified(found)}: {found['reason']}\nThe page: {options.out / 'report.html'}")
-    wanted = (options.require or "").replace("-", " ").upper()
+        print(f"\n{found['verdict']}{qualified(found)}: {found['reason']}\nThe page: {folder / 'report.html'}")
+    wanted = (require or "").replace("-", " ").upper()
     met = found["verdict"].replace("-", " ") == wanted and not (wanted == "ERASED" and found["qualifiers"])
     return 1 if wanted and not met else 0
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rasura.auditing import (
     MODEL,
     ORIGINAL,
+    SELF_TEST,
     Decoded,
     Gate,
     Judgement,
@@ -26,6 +27,7 @@ from rasura.auditing import (
     measure,
     read_head,
     reference_name,
+    self_test,
     write_scores,
 )
 from rasura.data import Data, Request, describe, resolve
@@ -125,14 +127,15 @@ def audit_all(
         head = read_head(original, probe)
         measured = {name: measure(one, probe, head, seed, report, f"audit: {name}") for name, one in anchors.items()}
         shared = time.perf_counter() - begun
-        found = {}
+        found, tested = {}, None
         for name, model in models.items():
             begun = time.perf_counter()
             same = next((at for at, one in anchors.items() if one is model), None)
             own = measured[same] if same else measure(model, probe, head, seed, report, f"audit: {name}")
             scores = _scores(probe, data, {MODEL: own} | measured)
+            tested = self_test(scores, seed) if tested is None else tested  # of the anchors alone
             gates = (*_identity_gates(model, anchors), *_record_gates(anchors, request, data))
-            judgement = judge(scores, seed, gates)
+            judgement = judge(scores, seed, (*gates, *tested))
             seconds = shared + time.perf_counter() - begun
             found[name] = _finding(
                 name, judgement, scores, data, request, probe, {MODEL: model} | anchors, seed, seconds
@@ -198,14 +201,10 @@ def _finding(
     seed: int,
     seconds: float,
 ) -> Finding:
-    ruling = judgement.ruling
     content = {
         "format": 1,
         "name": name,
-        "verdict": ruling.verdict,
-        "where": ruling.where,
-        "reason": ruling.reason,
-        "qualifiers": list(judgement.qualifiers),
+        **_judged(judgement),
         "goal": "retrain-equivalent",
         "request": {"forget": describe(request, data), "classes": list(probe.forget_classes)},
         "data": {
@@ -215,19 +214,51 @@ def _finding(
             "held_out_forget": int(probe.forget.sum()),
             "overlap_left_out": probe.overlap,
         },
-        "gates": [asdict(gate) for gate in judgement.gates],
-        "outputs": judgement.outputs,
-        "comparisons": [one.to_json() for one in judgement.comparisons],
-        "retain": [one.to_json() for one in judgement.retain],
-        "routing": judgement.routing,
         "pictures": _pictures(probe, scores, data),
         "models": {role: _provenance(model) for role, model in models.items()},
         "settings": {"seed": seed},
         "versions": versions(),
         "seconds": round(seconds, 2),
     }
+    return _whole(content, scores)
+
+
+def recomputed(content: dict[str, Any], scores: Scores) -> Finding:
+    """Judge stored scores again: everything that follows from them is computed anew, the rest stays as it is.
+
+    Args:
+        content: what `verdict.json` holds.
+        scores: what `scores.parquet` holds.
+    """
+    seed = content["settings"]["seed"]
+    computed = {gate.name for gate in judge(scores, seed).gates}
+    of_models = [Gate(**one) for one in content["gates"] if one["name"] not in computed]
+    kept = [gate for gate in of_models if not gate.name.startswith(SELF_TEST)]
+    judgement = judge(scores, seed, (*kept, *self_test(scores, seed)))
+    return _whole(content | _judged(judgement), scores)
+
+
+def _judged(judgement: Judgement) -> dict[str, Any]:
+    """What follows from the scores, as JSON values."""
+    ruling = judgement.ruling
+    return {
+        "verdict": ruling.verdict,
+        "where": ruling.where,
+        "reason": ruling.reason,
+        "qualifiers": list(judgement.qualifiers),
+        "gates": [asdict(gate) for gate in judgement.gates],
+        "outputs": judgement.outputs,
+        "comparisons": [one.to_json() for one in judgement.comparisons],
+        "retain": [one.to_json() for one in judgement.retain],
+        "routing": judgement.routing,
+    }
+
+
+def _whole(content: dict[str, Any], scores: Scores) -> Finding:
     content = json.loads(json.dumps(content))  # tuples become lists, as they will be when read back
-    return Finding(ruling.verdict, ruling.where, ruling.reason, judgement.qualifiers, content, scores)
+    return Finding(
+        content["verdict"], content["where"], content["reason"], tuple(content["qualifiers"]), content, scores
+    )
 
 
 def versions() -> dict[str, str]:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from rasura.auditing import read_scores
 from rasura.data import Data, ForgetClasses
 from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
-from rasura.finding import Finding, audit_all, versions
+from rasura.finding import Finding, audit_all, recomputed, versions
 from rasura.methods.contract import Method, Outcome, forget, name_of
 from rasura.models import fresh_model, to_card, with_card, write_model
 from rasura.models.card import Card
@@ -176,6 +177,25 @@ def _verdicts_below(folder: Path) -> list[Path]:
     """Finished ones: what a killed process left lies in folders whose names begin with a dot."""
     found = sorted(folder.rglob(VERDICT))
     return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
+def recompute(folder: Path) -> dict[str, Any]:
+    """Judge the scores in an audit folder again, and write its verdict and page anew; the content of `verdict.json`.
+
+    Raises:
+        InputError: the folder holds no audit of this version.
+    """
+    for name in (VERDICT, SCORES):
+        if not (folder / name).is_file():
+            raise InputError(f"recompute: {folder} holds no {name}; allowed: a folder that rasura audit wrote")
+    try:
+        finding = recomputed(read_json(folder / VERDICT), read_scores(folder / SCORES))
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"recompute: {folder} cannot be judged again ({reason}); allowed: ours") from error
+    finding.to_json(folder / VERDICT)
+    finding.to_html(folder / PAGE)
+    return finding.content
 
 
 def load_run(folder: Path, architecture: str | nn.Module | None = None) -> nn.Module:

@@ -4,6 +4,8 @@ from rasura.auditing.comparison import Comparison
 from rasura.auditing.measure import DECODERS, Decoded, Head, measure, read_head
 from rasura.auditing.probe import Probe, make_probe
 from rasura.auditing.scores import MODEL, ORIGINAL, Scores, read_scores, reference_name, write_scores
+from rasura.auditing.selftest import PREFIX as SELF_TEST
+from rasura.auditing.selftest import self_test
 from rasura.auditing.statistics import Estimate, wilson
 from rasura.auditing.verdict import VERDICTS, Gate, Judgement, Ruling, judge
 
@@ -11,6 +13,7 @@ __all__ = [
     "DECODERS",
     "MODEL",
     "ORIGINAL",
+    "SELF_TEST",
     "VERDICTS",
     "Comparison",
     "Decoded",
@@ -27,6 +30,7 @@ __all__ = [
     "read_head",
     "read_scores",
     "reference_name",
+    "self_test",
     "wilson",
     "write_scores",
 ]

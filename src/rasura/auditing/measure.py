@@ -17,9 +17,11 @@ from rasura.progress import Progress, silent
 
 HEAD_INPUT = "head input"
 OUTPUT, LINEAR, FEW_SHOT = "output", "linear", "few-shot"
+RUNNER_UP = "best other"
 UNWRAPPED, BIAS, HEAD_SWAP = "unwrapped", "bias", "head swap"
 DECODERS = {
     OUTPUT: "the model's own answers",
+    RUNNER_UP: "the model's own answer among the classes to keep; makes the self-test's silenced model",
     LINEAR: "K-way logistic regression, 5-fold cross-fitted; every stage and the head input",
     FEW_SHOT: "the head refitted with n labels of the forget class (n = 1 … 100, all), 10 draws; head input",
     UNWRAPPED: "recovery: the head's own outputs, where code after it changes them",
@@ -39,8 +41,8 @@ class Decoded:
     """What one decoder said of each probe example.
 
     Attributes:
-        decoder: "output" (the model itself), "linear", "few-shot", or a rung of the recovery ladder: "unwrapped",
-            "bias", "head swap".
+        decoder: "output" (the model itself), "best other" (its answer among the classes to keep), "linear", "few-shot",
+            or a rung of the recovery ladder: "unwrapped", "bias", "head swap".
         layer: a module's name, or "head input".
         shots: labels of the forget class that the decoder got; 0 means all.
         draw: which draw of the labels; 0 where there is one only.
@@ -88,6 +90,9 @@ def measure(
     _check_finite(found, logits)
     inner = found[Point(parts.head, "input")]
     decoded = [_decoded(OUTPUT, "output", logits.argmax(1))]
+    others = logits.clone()
+    others[:, list(probe.forget_classes)] = -torch.inf
+    decoded.append(_decoded(RUNNER_UP, "output", others.argmax(1)))
     decoded += _profile(parts, found, inner, probe)
     decoded += _few_shot_curve(inner, probe, seed)
     decoded += _ladder(logits, found[head_output], inner, probe, head)
