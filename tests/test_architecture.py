@@ -11,7 +11,7 @@ SOURCE = Path(rasura.__file__).parent
 
 FLOORS = [
     {"errors"},
-    {"progress", "files"},
+    {"progress", "files", "user_code"},
     {"data"},
     {"models"},
     {"training"},

@@ -178,6 +178,49 @@ def test_stored_scores_are_judged_again(trained: Path, tmp_path: Path, capsys: p
     assert "cannot be judged again" in refused(["audit", "--recompute", str(out)], capsys)
 
 
+def test_lists_and_reports_are_json_too(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods", "--json"]) == 0
+    assert "damp" in json.loads(capsys.readouterr().out)
+    assert "option: '--jsno' is unknown; did you mean '--json'" in refused(["list", "methods", "--jsno"], capsys)
+    old = str(trained / "original")
+    audit = [
+        "audit",
+        "--model",
+        old,
+        "--original",
+        old,
+        "--data",
+        "digits",
+        "--forget",
+        "3",
+        "--out",
+        str(tmp_path / "a"),
+    ]
+    assert main(audit) == 0
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "a"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(tmp_path / "a" / "report.html")}
+
+
+def test_a_users_file_that_does_not_run_is_named_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    train = ["train", "--out", str(tmp_path / "out"), "--data"]
+    for source, where, said in [
+        ("import torch\nraise KeyError('x')\n", ":2", "KeyError"),
+        ("def data(:\n", ":1", "SyntaxError"),
+        ("import nothing_of_that_name\n", ":1", "ModuleNotFoundError"),
+    ]:
+        file.write_text(source)
+        for arguments in ([*train, f"{file}:data", "--model", "resnet8"], [*train, "digits", "--model", f"{file}:net"]):
+            line = refused(arguments, capsys)
+            assert f"{file}{where} does not run ({said}" in line
+    file.write_text("def data(folder):\n    return folder\n")
+    assert "data of" in (line := refused([*train, f"{file}:data", "--model", "resnet8"], capsys))
+    assert "needs arguments" in line
+
+
 def test_impossible_seeds_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--data", "digits", "--out", str(tmp_path / "out")]
     old = ["--model", str(trained / "original"), "--forget", "3"]

@@ -40,6 +40,17 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_failure_takes_the_folders_along_that_it_made(tmp_path):
+    (tmp_path / "old").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        fail_in(tmp_path / "old" / "new" / "newer" / "out", None)
+    assert names(tmp_path) == ["old"]
+    assert names(tmp_path / "old") == []
+    with pytest.raises(KeyboardInterrupt):
+        fail_in(tmp_path / "new" / "out", "checkpoint")
+    assert names(tmp_path / "new" / ".out.partial") == ["checkpoint"]
+
+
 def fail_in(folder: Path, keep: str | None) -> None:
     with whole_folder(folder, keep) as partial:
         (partial / "one").write_text("1")

@@ -37,7 +37,7 @@ Make a trained classifier forget a class, and prove what is left of it inside.
   list    methods|models|data|decoders                  what there is
 
 Exit codes: 0 done, 1 --require not met, 2 wrong input, 130 interrupted.
-Every command but report and list takes --json: one JSON object on stdout and nothing else.
+Every command takes --json: one JSON object on stdout and nothing else.
 """
 
 
@@ -149,9 +149,11 @@ class Report:
 
     Attributes:
         folder: an audit's folder, or one that holds several.
+        json: print one JSON object on stdout and nothing else.
     """
 
     folder: tyro.conf.Positional[Path]
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class Bench:
 
     Attributes:
         grid: a TOML file: data, models, seeds, forget, references, [recipe], [methods.NAME].
-        out: folder for all runs, summary.json and report.html.
+        out: folder for all runs (with a report.html per audit) and summary.json.
         engine: "local" runs one cell after another; "ray" hands cells to a Ray cluster that sees the same folder.
         json: print one JSON object on stdout and nothing else.
     """
@@ -359,7 +361,12 @@ def _bench(arguments: list[str]) -> int:
 def _report(arguments: list[str]) -> int:
     from rasura.runs import write_report
 
-    print(write_report(_parsed(Report, arguments, "report").folder))
+    options = _parsed(Report, arguments, "report")
+    page = write_report(options.folder)
+    if options.json:
+        _print_json({"report": str(page)})
+    else:
+        print(page)
     return 0
 
 
@@ -367,11 +374,16 @@ def _list(arguments: list[str]) -> int:
     from rasura.listing import LISTS
 
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: rasura list {'|'.join(LISTS)}")
+        print(f"usage: rasura list {'|'.join(LISTS)} [--json]")
         return 0 if arguments else 2
     if arguments[0] not in LISTS:
         raise unknown("list", arguments[0], LISTS)
+    if arguments[1:] not in ([], ["--json"]):
+        raise unknown("option", arguments[1], ["--json"])
     rows = LISTS[arguments[0]]()
+    if arguments[1:]:
+        _print_json(rows)
+        return 0
     width = max(len(name) for name in rows)
     for name, meaning in rows.items():
         print(f"{name:<{width}}  {meaning}")

@@ -31,6 +31,7 @@ def whole_folder(folder: Path, keep: str | None = None) -> Iterator[Path]:
     _make_room(folder)
     partial = partial_of(folder)
     _clear(partial, keep)  # what a killed process left
+    new = [parent for parent in partial.parents if not parent.exists()]
     partial.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
@@ -39,6 +40,9 @@ def whole_folder(folder: Path, keep: str | None = None) -> Iterator[Path]:
             (folder / keep).unlink(missing_ok=True)
     except BaseException:
         _clear(partial, keep)
+        for parent in new:
+            if not any(parent.iterdir()):
+                parent.rmdir()
         raise
 
 

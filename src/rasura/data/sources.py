@@ -1,13 +1,10 @@
 """Where data comes from: the embedded set, scikit-learn's digits, files in the usual layouts, or a Python file."""
 
-import hashlib
 import importlib.resources
-import importlib.util
+import inspect
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -21,6 +18,7 @@ from rasura.data._read import Part, Read, stratified
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.errors import InputError, unknown
+from rasura.user_code import imported
 
 DATA_SOURCES: dict[str, str] = {
     "fashion-mini": "14,000 images of Fashion-MNIST (28×28 grey, 10 classes), part of rasura: nothing to download",
@@ -169,9 +167,13 @@ def _unknown_source(spec: str) -> InputError:
 
 def _from_python(file: str, function: str) -> Data:
     path = _python_file(file)
-    make = getattr(_imported(path), function, None)
+    make = getattr(imported("data", path), function, None)
     if not callable(make):
         raise InputError(f"data: {path} has no function {function!r}; allowed: a function of that file")
+    try:
+        inspect.signature(make).bind()
+    except TypeError as error:
+        raise InputError(f"data: {function} of {path} needs arguments ({error}); allowed: one without") from None
     data = make()
     if not isinstance(data, Data):
         raise InputError(f"data: {function} of {path} returned {type(data).__name__}; allowed: a rasura.Data")
@@ -183,17 +185,6 @@ def _python_file(file: str) -> Path:
     if not path.is_file():
         raise InputError(f"data: {path} does not exist; allowed: an existing Python file")
     return path.resolve()
-
-
-def _imported(path: Path) -> ModuleType:
-    # Named by its path, so that it can hide no other module; registered, because dataclasses look their module up.
-    name = f"rasura_data_{path.stem}_{hashlib.blake2b(bytes(path), digest_size=6).hexdigest()}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # -------------------------------------------------------------------------------------------- shared

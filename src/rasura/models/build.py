@@ -1,6 +1,6 @@
 """Build a model by name: our own nets, timm's, torchvision's, Hugging Face's, or a function in a user's file."""
 
-import importlib.util
+import importlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch import nn
 
 from rasura.errors import InputError, first_line, unknown
 from rasura.models.zoo import ZOO
+from rasura.user_code import imported
 
 FAMILIES = {
     "timm:NAME": "a model of timm, e.g. timm:resnet18,pretrained=true",
@@ -98,13 +99,7 @@ def _function_in(name: str) -> Callable[..., Any]:
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise InputError(f"model: {path} does not exist; allowed: an existing FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(f"rasura_user_{Path(path).stem}", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"model: {path} does not run ({type(error).__name__}: {first_line(error)})") from error
+    module = imported("model", Path(path))
     if not callable(getattr(module, function, None)):
         raise unknown(f"function in {path}", function, [key for key, value in vars(module).items() if callable(value)])
     return getattr(module, function)

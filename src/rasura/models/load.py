@@ -78,6 +78,10 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
     raise InputError(f"model: {path} holds none; allowed: a model folder, a Hugging Face folder, a file of weights")
 
 
+UNREADABLE = (RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError)
+"""What `torch.load` raises on files of something else: text, pictures, cut archives."""
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a file, without unpickling anything but plain tensors.
 
@@ -92,7 +96,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"model: {path} holds objects that could run code; allowed: tensors only") from None
-    except Exception as error:  # what a file of anything else makes torch.load raise has no common kind
+    except (*UNREADABLE, SafetensorError) as error:
         raise InputError(f"model: {path} is truncated or not a file of weights ({first_line(error)})") from None
     return _state_in(content, path)
 
