@@ -11,6 +11,7 @@ from rasura.data import Examples
 from rasura.errors import InputError
 from rasura.methods._examples import float_inputs
 from rasura.methods._losses import frozen
+from rasura.methods._recipes import constant_sgd
 from rasura.methods.contract import Problem, Reads
 from rasura.models import device_of, logits_of
 from rasura.progress import Progress, silent
@@ -56,14 +57,7 @@ class BoundaryShrink:
         float_inputs("boundary-shrink", problem.forget)
         labels = nearest_classes(problem.model, problem.forget, problem.forget_classes, self.step, problem.progress)
         model = problem.copy_of_model()
-        recipe = Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimiser="sgd",
-            learning_rate=self.learning_rate,
-            schedule="constant",
-            augment=problem.recipe.augment,
-        )
+        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
         relabelled = replace(problem.forget, labels=labels)
         fit(model, relabelled, recipe, problem.seed, progress=problem.progress, label="boundary shrink")
         return model, {"relabelled": torch.bincount(labels, minlength=problem.classes).tolist()}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rasura.methods._losses import frozen, masked_distillation
+from rasura.methods._recipes import constant_sgd
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
@@ -41,14 +42,7 @@ class Delete:
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         model = problem.copy_of_model()
-        recipe = Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimiser="sgd",
-            learning_rate=self.learning_rate,
-            schedule="constant",
-            augment=problem.recipe.augment,
-        )
+        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
         loss = masked_distillation(frozen(problem.model), problem.forget_classes)
         fit(model, problem.forget, recipe, problem.seed, loss, progress=problem.progress, label="delete")
         return model, {"masked": list(problem.forget_classes)}

@@ -9,6 +9,7 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.methods._losses import with_l1
+from rasura.methods._recipes import constant_sgd
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
@@ -44,14 +45,7 @@ class L1Sparse:
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         model = problem.copy_of_model()
-        recipe = Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimiser="sgd",
-            learning_rate=self.learning_rate,
-            schedule="constant",
-            augment=problem.recipe.augment,
-        )
+        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
         steps = self.epochs * math.ceil(len(problem.retain) / self.batch_size)
         loss = with_l1(iter(torch.linspace(self.gamma, 0, steps + 1).tolist()))
         fit(model, problem.retain, recipe, problem.seed, loss, progress=problem.progress, label="l1-sparse")

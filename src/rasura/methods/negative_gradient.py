@@ -8,6 +8,7 @@ from torch import nn
 from rasura.errors import InputError
 from rasura.methods._examples import joined, reached
 from rasura.methods._losses import contrast
+from rasura.methods._recipes import constant_sgd
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit, predict
 
@@ -48,14 +49,7 @@ class NegativeGradient:
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         model, both = problem.copy_of_model(), joined(problem.forget, problem.retain)
-        recipe = Recipe(
-            self.epochs,
-            self.batch_size,
-            "sgd",
-            self.learning_rate,
-            schedule="constant",
-            augment=problem.recipe.augment,
-        )
+        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
         loss, enough = contrast(len(problem.forget), self.weight), reached(problem, self.target)
         fit(model, both, recipe, problem.seed, loss, progress=problem.progress, label="negative gradient", after=enough)
         right = predict(model, problem.forget).argmax(1) == problem.forget.labels

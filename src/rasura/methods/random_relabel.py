@@ -9,6 +9,7 @@ from torch import nn
 from rasura.errors import InputError
 from rasura.methods._examples import joined, other_labels
 from rasura.methods._losses import balanced
+from rasura.methods._recipes import constant_sgd
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
@@ -45,14 +46,7 @@ class RandomRelabel:
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         model, labels = problem.copy_of_model(), other_labels(problem)
-        recipe = Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimiser="sgd",
-            learning_rate=self.learning_rate,
-            schedule="constant",
-            augment=problem.recipe.augment,
-        )
+        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
         both = joined(replace(problem.forget, labels=labels), problem.retain)
         loss = balanced(len(labels), self.retain_weight)
         fit(model, both, recipe, problem.seed, loss, progress=problem.progress, label="random relabel")

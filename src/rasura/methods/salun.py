@@ -12,6 +12,7 @@ from rasura.data import Examples
 from rasura.errors import InputError
 from rasura.methods._examples import joined, other_labels
 from rasura.methods._losses import balanced
+from rasura.methods._recipes import constant_sgd
 from rasura.methods.contract import Problem, Reads
 from rasura.models import device_of, logits_of, to_device
 from rasura.progress import Progress, silent
@@ -56,14 +57,7 @@ class Salun:
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         model, labels = problem.copy_of_model(), other_labels(problem)
         chosen = most_salient(saliency(model, problem.forget, problem.progress), self.share)
-        recipe = Recipe(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimiser="sgd",
-            learning_rate=self.learning_rate,
-            schedule="constant",
-            augment=problem.recipe.augment,
-        )
+        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
         both = joined(replace(problem.forget, labels=labels), problem.retain)
         loss, after = balanced(len(labels), self.retain_weight), _keeping(problem.model, chosen)
         fit(model, both, recipe, problem.seed, loss, progress=problem.progress, label="salun", after=after)
