@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from rasura.auditing.gates import Gate
 from rasura.auditing.measure import HEAD_SWAP, OUTPUT, RUNNER_UP, Decoded
 from rasura.auditing.scores import MODEL, ORIGINAL, Scores, reference_name
 from rasura.auditing.statistics import CONFIDENCE
-from rasura.auditing.verdict import Gate, judge
+from rasura.auditing.verdict import judge
 
 PREFIX = "self-test: "
 NOT_WORSE = ("ERASED", "INCONCLUSIVE")

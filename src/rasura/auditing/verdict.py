@@ -17,6 +17,7 @@ from rasura.auditing.comparison import (
     retain_comparisons,
     routing,
 )
+from rasura.auditing.gates import LEAST_ORIGINAL_ACCURACY, Gate, score_gates
 from rasura.auditing.measure import BIAS, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
 from rasura.auditing.scores import MODEL, ORIGINAL, Scores
 from rasura.auditing.statistics import (
@@ -37,21 +38,7 @@ VERDICTS = {
 }
 """Every verdict with its meaning, in the order in which they are tried (INCONCLUSIVE and ERASED last)."""
 
-LARGEST_REFERENCE_ACCURACY = 0.01
-LARGEST_RETAIN_GAP = 0.02
-LEAST_ORIGINAL_ACCURACY = 0.3
 LEAST_REFERENCES = 3
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A precondition of every verdict: what was found, what is allowed, and what to do about it."""
-
-    name: str
-    passed: bool
-    found: str
-    allowed: str
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,7 @@ def judge(scores: Scores, seed: int, extra_gates: tuple[Gate, ...] = ()) -> Judg
     comparisons = tuple(forget_comparisons(scores, seed)) if scores.references else ()
     retain = tuple(retain_comparisons(scores, seed)) if scores.references else ()
     answers = routing(scores)
-    gates = (*extra_gates, *_gates(scores))
+    gates = (*extra_gates, *score_gates(scores))
     ruling = _ruling(_Case(scores, gates, comparisons, retain, answers))
     return Judgement(
         ruling=ruling,
@@ -118,42 +105,6 @@ def _qualifiers(scores: Scores) -> Iterator[str]:
     read = {model: {one.layer for one in scores.models[model] if one.decoder == LINEAR} for model in (MODEL, ORIGINAL)}
     if read[ORIGINAL] - read[MODEL]:
         yield "stages not compared"
-
-
-def _gates(scores: Scores) -> list[Gate]:
-    original = accuracy(scores, ORIGINAL, scores.forget).point
-    gates = [
-        Gate(
-            "the original knows the class",
-            original >= LEAST_ORIGINAL_ACCURACY,
-            f"forget accuracy {original:.1%}",
-            f"at least {LEAST_ORIGINAL_ACCURACY:.0%}",
-            "give the model that was trained with the class as the original",
-        )
-    ]
-    kept = accuracy(scores, ORIGINAL, ~scores.forget).point
-    for name in scores.references:
-        forget = accuracy(scores, name, scores.forget).point
-        retain = accuracy(scores, name, ~scores.forget).point
-        gates.append(
-            Gate(
-                f"{name} never saw the class",
-                forget < LARGEST_REFERENCE_ACCURACY,
-                f"forget accuracy {forget:.1%}",
-                f"below {LARGEST_REFERENCE_ACCURACY:.0%}",
-                "retrain it without the class",
-            )
-        )
-        gates.append(
-            Gate(
-                f"{name} is as good as the original",
-                retain >= kept - LARGEST_RETAIN_GAP,
-                f"retain accuracy {retain:.1%}, original {kept:.1%}",
-                f"at most {100 * LARGEST_RETAIN_GAP:.0f} points below the original",
-                "train it by the original's recipe",
-            )
-        )
-    return gates
 
 
 def _ruling(case: "_Case") -> Ruling:
