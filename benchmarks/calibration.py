@@ -18,7 +18,7 @@ import numpy as np
 from rasura.auditing import MODEL, ORIGINAL, Scores, judge, make_probe, measure, read_head, reference_name, wilson
 from rasura.auditing.comparison import forget_comparisons, retain_comparisons
 from rasura.data import ForgetClasses, load_data
-from rasura.finding import versions
+from rasura.contents import versions
 from rasura.progress import terminal
 from rasura.runs import machine, train_run
 from rasura.training import Recipe

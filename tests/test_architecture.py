@@ -18,6 +18,7 @@ FLOORS = [
     {"activations"},
     {"methods", "auditing"},
     {"testing", "report"},
+    {"contents"},
     {"finding"},
     {"runs"},
     {"bench", "demo", "listing", "tables"},
@@ -27,7 +28,7 @@ FLOORS = [
 """From the ground up: a module imports from floors below its own, or from its own package."""
 
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
-LAZY_UPWARD = {("finding", "rasura"), ("cli", "rasura")}
+LAZY_UPWARD = {("contents", "rasura"), ("cli", "rasura")}
 """The package itself, for its version and public names."""
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasura.auditing import MODEL, ORIGINAL, Decoded, Scores, judge, read_scores, reference_name, write_scores
-from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
+from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
 
 DECODERS = [OUTPUT, LINEAR, FEW_SHOT, "unwrapped", BIAS, HEAD_SWAP]
 

@@ -19,7 +19,7 @@ from rasura.auditing import (
     judge,
     reference_name,
 )
-from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
+from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
 from rasura.auditing.statistics import detection_margin
 
 CLASSES, FORGET = 5, 4

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import tyro
 
 import rasura
+from rasura.auditing import Goal
+from rasura.data import read_samples
 from rasura.errors import InputError, unknown
 from rasura.tables import print_findings, print_summary, qualified
 
@@ -63,6 +65,8 @@ class Train:
         model: a name with options, e.g. resnet8,width=32 (`rasura list models`).
         out: the model folder to write; a finished run of the same options there is kept.
         without: classes to leave out of training, by name or number: this makes a retrained reference.
+        without_samples: training examples to leave out: 3,17,99, or a file with a position per line, or a random share
+            such as 1% (drawn with seed 0; 1%@7: with seed 7).
         seed: of initialisation, order and augmentation.
         json: print one JSON object on stdout and nothing else.
     """
@@ -71,19 +75,21 @@ class Train:
     model: str
     out: Path
     without: tuple[str, ...] = ()
+    without_samples: str | None = None
     seed: int = 0
     json: bool = False
 
 
 @dataclass(frozen=True)
 class Forget:
-    """Make a trained model forget classes.
+    """Make a trained model forget classes, or training examples.
 
     Attributes:
         model: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
         data: what the model was trained on: a name (`rasura list data`) or a path.
-        forget: classes to forget, by name or number.
         out: the model folder to write; a finished run of the same options there is kept.
+        forget: classes to forget, by name or number.
+        forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
         seed: of all randomness in the method.
         json: print one JSON object on stdout and nothing else.
@@ -91,8 +97,9 @@ class Forget:
 
     model: Path
     data: str
-    forget: tuple[str, ...]
     out: Path
+    forget: tuple[str, ...] = ()
+    forget_samples: str | None = None
     architecture: str | None = None
     seed: int = 0
     json: bool = False
@@ -100,16 +107,20 @@ class Forget:
 
 @dataclass(frozen=True)
 class Audit:
-    """Say what is left of a class in a model that is said to have forgotten it.
+    """Say what is left in a model of what it is said to have forgotten.
 
     Attributes:
         model: the model in question: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
         original: the model before forgetting.
         data: the data; its held-out part must have been kept out of training and unlearning.
-        forget: classes that were to be forgotten, by name or number.
         out: the folder to write: verdict.json, scores.parquet, report.html.
-        reference: models trained without the classes, from scratch, with other seeds. Three or more are advised;
-            without any, the verdict is never ERASED.
+        forget: classes that were to be forgotten, by name or number.
+        forget_samples: instead of classes: training examples that were to be forgotten, as in rasura train
+            --without-samples.
+        reference: models trained without what was to be forgotten, from scratch, with other seeds. Three or more are
+            advised; without any, the verdict is never ERASED.
+        goal: "retrain-equivalent": as if it had never seen the class, compared with the references. "concept": nobody
+            can read the class from it, compared with untrained nets and raw inputs.
         require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         seed: of folds, draws and the bootstrap.
@@ -119,9 +130,11 @@ class Audit:
     model: Path
     original: Path
     data: str
-    forget: tuple[str, ...]
     out: Path
+    forget: tuple[str, ...] = ()
+    forget_samples: str | None = None
     reference: tuple[Path, ...] = ()
+    goal: Goal = "retrain-equivalent"
     require: Verdict | None = None
     architecture: str | None = None
     seed: int = 0
@@ -267,8 +280,9 @@ def _train(arguments: list[str]) -> int:
     options, recipe = _with_settings("train", Train, Recipe, arguments)
     data = rasura.load_data(options.data)
     without = _names(data, options.without)
+    samples = read_samples(options.without_samples, data) if options.without_samples else None
     with terminal() as progress:
-        model = train_run(data, options.model, recipe, without, options.seed, options.out, progress)
+        model = train_run(data, options.model, recipe, without, options.seed, options.out, progress, samples)
         held_out = rasura.predict(model, data.test, progress=progress).argmax(1)
     kept = [name for name in data.classes if name not in without]
     asked = [data.classes[number] not in without for number in data.test.labels.tolist()]
@@ -293,7 +307,7 @@ def _forget(arguments: list[str]) -> int:
     options, method = _with_settings(f"forget {arguments[0]}", Forget, settings, arguments[1:])
     data = rasura.load_data(options.data)
     model = _load(options.model, options.architecture, data)
-    request = rasura.ForgetClasses(_names(data, options.forget))
+    request = _request(data, options)
     with terminal() as progress:
         _, record = forget_run(model, data, request, method, options.seed, options.out, progress)
     for line in record["warnings"]:
@@ -319,13 +333,13 @@ def _audit(arguments: list[str]) -> int:
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
     data = rasura.load_data(options.data)
-    request = rasura.ForgetClasses(_names(data, options.forget))
+    request = _request(data, options)
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
     references = [_load(path, options.architecture, data) for path in options.reference]
     with terminal() as progress:
         name = options.model.resolve().name
         place = {name: (model, options.out)}
-        found = audit_runs(place, data, request, original, references, options.seed, progress)[name]
+        found = audit_runs(place, data, request, original, references, options.seed, progress, options.goal)[name]
     return _report_finding(found, options.out, options.require, options.json)
 
 
@@ -408,6 +422,14 @@ def _names(data: Any, given: Sequence[str]) -> tuple[str, ...]:
     """Class names; a number that is not itself a name stands for the class at that place."""
     numbered = [int(one) if one.isdecimal() and one not in data.classes else one for one in given]
     return tuple(data.classes[number] for number in data.class_numbers(numbered)) if numbered else ()
+
+
+def _request(data: Any, options: Forget | Audit) -> rasura.ForgetClasses | rasura.ForgetSamples:
+    if bool(options.forget) == bool(options.forget_samples):
+        raise InputError("forget: give classes (--forget) or training examples (--forget-samples), one of the two")
+    if options.forget_samples:
+        return read_samples(options.forget_samples, data)
+    return rasura.ForgetClasses(_names(data, options.forget))
 
 
 def _load(path: Path, architecture: str | None, data: Any) -> Any:

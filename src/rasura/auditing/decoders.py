@@ -115,8 +115,9 @@ def minimise(
 def cross_fitted(features: Tensor, labels: Tensor, folds: Tensor, classes: int) -> Tensor:
     """Predicted class `[N]` of each example by a logistic regression that did not see it.
 
-    The penalty for a fold is the one with the least loss over the *other* folds' left-out examples, so that no example
-    helps to choose the regression that scores it.
+    Every class weighs alike, however many examples it has: else a rare class would go unread in any model. The penalty
+    for a fold is the one with the least loss over the *other* folds' left-out examples, so that no example helps to
+    choose the regression that scores it.
 
     Args:
         features: `[N, d]`.
@@ -126,17 +127,28 @@ def cross_fitted(features: Tensor, labels: Tensor, folds: Tensor, classes: int) 
     """
     design = standardised(features)
     number = int(folds.max()) + 1
-    weights = torch.stack([(folds != fold).float() for fold in range(number)])
+    alike = balanced(labels, classes)
+    weights = torch.stack([(folds != fold) * alike for fold in range(number)])
     losses, choices, fitted = [], [], None
     for penalty in PENALTIES:
         fitted = fit_logistic(design, labels, weights, penalty, classes, start=fitted)
         logits = scores(design, fitted)[torch.arange(len(labels)), :, folds]
-        each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        each = alike * torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         losses.append(torch.zeros(number).index_add_(0, folds, each))
         choices.append(logits.argmax(1))
     of_others = torch.stack(losses).sum(1, keepdim=True) - torch.stack(losses)
     chosen = of_others.argmin(0)
     return torch.stack(choices)[chosen[folds], torch.arange(len(labels))]
+
+
+def balanced(labels: Tensor, classes: int) -> Tensor:
+    """Weights `[N]`, mean 1, that give every class present the same sum.
+
+    >>> balanced(torch.tensor([0, 0, 0, 2]), 3)
+    tensor([0.6667, 0.6667, 0.6667, 2.0000])
+    """
+    counts = labels.bincount(minlength=classes)
+    return len(labels) / (counts > 0).sum() / counts[labels].float()
 
 
 def few_shot(
@@ -171,32 +183,34 @@ def scores(features: Tensor, fitted: Tensor) -> Tensor:
 def refit_bias(logits: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
     """Predictions `[N]` from logits `[N, K]` after a bias was added to each class, cross-fitted for log loss.
 
-    Infinite logits count as the least finite one: what is cut off cannot be brought back by a bias.
+    Every class weighs alike. Infinite logits count as the least finite one: what is cut off cannot be brought back by
+    a bias.
     """
     finite = logits.double()
     low, high = finite[finite.isfinite()].min(), finite[finite.isfinite()].max()
     finite = finite.nan_to_num(nan=float(low), posinf=float(high), neginf=float(low))
-    predicted = torch.zeros_like(labels)
+    predicted, weights = torch.zeros_like(labels), balanced(labels, logits.shape[1]).double()
     for fold in range(int(folds.max()) + 1):
         inside = folds != fold
-        bias = _best_bias(finite[inside], labels[inside])
+        bias = _best_bias(finite[inside], labels[inside], weights[inside])
         predicted[~inside] = (finite[~inside] + bias).argmax(1)
     return predicted
 
 
-def _best_bias(logits: Tensor, labels: Tensor) -> Tensor:
+def _best_bias(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """The bias `[K]` of least log loss, by damped Newton steps from the bias that levels the classes' means."""
-    classes = logits.shape[1]
+    classes, share = logits.shape[1], (weights / weights.sum())[:, None]
     truth = torch.nn.functional.one_hot(labels, classes).double()
     bias = logits.mean() - logits.mean(0)
 
     def loss(at: Tensor) -> Tensor:
-        return -((logits + at).log_softmax(1) * truth).sum(1).mean()
+        return -(share * (logits + at).log_softmax(1) * truth).sum()
 
     for _ in range(50):
         odds = (logits + bias).softmax(1)
-        slope = (odds - truth).mean(0)
-        curve = torch.diag(odds.mean(0)) - odds.T @ odds / len(logits) + 1e-9 * torch.eye(classes, dtype=bias.dtype)
+        slope = (share * (odds - truth)).sum(0)
+        curve = torch.diag((share * odds).sum(0)) - odds.T @ (share * odds)
+        curve += 1e-9 * torch.eye(classes, dtype=bias.dtype)
         step = torch.linalg.solve(curve, slope)
         size = 1.0
         while loss(bias - size * step) > loss(bias) and size > 1e-6:

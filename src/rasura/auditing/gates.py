@@ -1,13 +1,22 @@
 """Preconditions of every verdict: where one fails, nothing is claimed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rasura.auditing.comparison import accuracy
-from rasura.auditing.scores import ORIGINAL, Scores
+import numpy as np
+
+from rasura.auditing.decoded import HEAD_INPUT, SHUFFLED
+from rasura.auditing.evidence import accuracy
+from rasura.auditing.members import ATTACK, pair_values
+from rasura.auditing.scores import MODEL, ORIGINAL, Scores
 
 LARGEST_REFERENCE_ACCURACY = 0.01
 LARGEST_RETAIN_GAP = 0.02
 LEAST_ORIGINAL_ACCURACY = 0.3
+LARGEST_REFERENCE_AREA = 0.55
+"""Area under the curve with which a model that never saw the examples may tell them from others, by chance."""
+LARGEST_CONTROL = 0.1
+"""How far above chance the control may lie."""
 
 
 @dataclass(frozen=True)
@@ -22,37 +31,70 @@ class Gate:
 
 
 def score_gates(scores: Scores) -> list[Gate]:
-    """What the scores themselves say of the original and the references."""
-    original = accuracy(scores, ORIGINAL, scores.forget).point
-    gates = [
-        Gate(
-            "the original knows the class",
-            original >= LEAST_ORIGINAL_ACCURACY,
-            f"forget accuracy {original:.1%}",
-            f"at least {LEAST_ORIGINAL_ACCURACY:.0%}",
-            "give the model that was trained with the class as the original",
-        )
-    ]
-    kept = accuracy(scores, ORIGINAL, ~scores.forget).point
+    """What the scores themselves say of the original, the references and the decoders."""
+    gates = [_original_knows(scores)]
     for name in scores.references:
-        forget = accuracy(scores, name, scores.forget).point
-        retain = accuracy(scores, name, ~scores.forget).point
-        gates.append(
-            Gate(
-                f"{name} never saw the class",
-                forget < LARGEST_REFERENCE_ACCURACY,
-                f"forget accuracy {forget:.1%}",
-                f"below {LARGEST_REFERENCE_ACCURACY:.0%}",
-                "retrain it without the class",
-            )
+        gates += [_never_saw(scores, name), _as_good(scores, name)]
+    return [*gates, *_control(scores)]
+
+
+def _original_knows(scores: Scores) -> Gate:
+    among, what = (scores.forget, "forget accuracy") if scores.forget_classes else (~scores.forget, "accuracy")
+    original = accuracy(scores, ORIGINAL, among).point
+    return Gate(
+        "the original knows the class" if scores.forget_classes else "the original works",
+        original >= LEAST_ORIGINAL_ACCURACY,
+        f"{what} {original:.1%}",
+        f"at least {LEAST_ORIGINAL_ACCURACY:.0%}",
+        "give the model that was trained with what is to be forgotten as the original",
+    )
+
+
+def _never_saw(scores: Scores, name: str) -> Gate:
+    if not scores.forget_classes:
+        members = scores.members[name]
+        area = float(pair_values(members.values[ATTACK], members.labels).mean())
+        return Gate(
+            f"{name} never saw the examples",
+            area <= LARGEST_REFERENCE_AREA,
+            f"tells them from others with an area under the curve of {area:.1%}",
+            f"at most {LARGEST_REFERENCE_AREA:.0%}",
+            "retrain it without the examples",
         )
-        gates.append(
-            Gate(
-                f"{name} is as good as the original",
-                retain >= kept - LARGEST_RETAIN_GAP,
-                f"retain accuracy {retain:.1%}, original {kept:.1%}",
-                f"at most {100 * LARGEST_RETAIN_GAP:.0f} points below the original",
-                "train it by the original's recipe",
-            )
-        )
-    return gates
+    forget = accuracy(scores, name, scores.forget).point
+    return Gate(
+        f"{name} never saw the class",
+        forget < LARGEST_REFERENCE_ACCURACY,
+        f"forget accuracy {forget:.1%}",
+        f"below {LARGEST_REFERENCE_ACCURACY:.0%}",
+        "retrain it without the class",
+    )
+
+
+def _as_good(scores: Scores, name: str) -> Gate:
+    kept, retain = (accuracy(scores, one, ~scores.forget).point for one in (ORIGINAL, name))
+    return Gate(
+        f"{name} is as good as the original",
+        retain >= kept - LARGEST_RETAIN_GAP,
+        f"retain accuracy {retain:.1%}, original {kept:.1%}",
+        f"at most {100 * LARGEST_RETAIN_GAP:.0f} points below the original",
+        "train it by the original's recipe",
+    )
+
+
+def _control(scores: Scores) -> Iterator[Gate]:
+    """A decoder that was fitted to shuffled labels and reads the classes has seen what it is scored on."""
+    rights = [scores.right(model, SHUFFLED, HEAD_INPUT) for model in (MODEL, ORIGINAL)]
+    measured = [right for right in rights if right is not None]
+    if not measured:
+        return
+    numbers = np.unique(scores.labels)
+    read = max(float(np.mean([right[scores.labels == number].mean() for number in numbers])) for right in measured)
+    most = 1 / len(scores.classes) + LARGEST_CONTROL
+    yield Gate(
+        "the control reads nothing",
+        read <= most,
+        f"a decoder of shuffled labels names {read:.1%}",
+        f"at most {most:.1%}",
+        "look for examples that occur several times in the held-out part",
+    )

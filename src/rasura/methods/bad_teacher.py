@@ -7,9 +7,9 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.methods._examples import joined, some
-from rasura.methods._fresh import reinitialised
 from rasura.methods._losses import frozen, two_teachers
 from rasura.methods.contract import Problem, Reads
+from rasura.models import reinitialised
 from rasura.training import Recipe, fit
 
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.methods._blocks import copy_all_but, freeze_all_but, last_blocks
-from rasura.methods._fresh import reinitialised
 from rasura.methods.contract import Problem, Reads
+from rasura.models import reinitialised
 from rasura.training import Recipe, fit
 
 

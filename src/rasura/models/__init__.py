@@ -1,7 +1,8 @@
 """Small nets of our own, and loading of anyone's."""
 
 from rasura.models.build import FAMILIES, build_model
-from rasura.models.card import Card, card_of, with_card
+from rasura.models.card import Card, card_of, hash_of_model, with_card
+from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.models.zoo import ZOO
@@ -15,9 +16,11 @@ __all__ = [
     "card_of",
     "device_of",
     "fresh_model",
+    "hash_of_model",
     "load_model",
     "logits_of",
     "misfit",
+    "reinitialised",
     "save_model",
     "to_card",
     "to_device",
