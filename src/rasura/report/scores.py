@@ -1,0 +1,257 @@
+"""The scores of a finding as rows: original, model and retrained models, with what lies beyond the margin."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rasura.auditing import MODEL, ORIGINAL
+from rasura.report.numbers import percent, span
+
+FORGET, RETAIN, LINEAR, AREA, RETAIN_PROBE = "forget", "retain", "linear", "area", "retain probe"
+SAMPLES = "samples"
+SUMMARY = {
+    "classes": {
+        FORGET: "Forget accuracy",
+        RETAIN: "Retain accuracy",
+        LINEAR: "Linear probe, head input",
+        AREA: "Few-shot area",
+    },
+    SAMPLES: {
+        "rmia": "Membership, RMIA",
+        "attack": "Membership, attack",
+        FORGET: "Forget accuracy",
+        RETAIN: "Retain accuracy",
+    },
+}
+"""The scores that the first table shows, with its headings, by kind of request."""
+
+_OWN = "what the model itself answers"
+_MAIN = {
+    ("output", "output"): (FORGET, "Forget accuracy", _OWN),
+    ("linear", "head input"): (LINEAR, "Linear probe, head input", "what its last features still tell"),
+    ("few-shot area", "head input"): (AREA, "Few-shot area", "mean recall with few labels, over log n"),
+}
+_RETAIN = {
+    ("output", "output"): (RETAIN, "Retain accuracy", _OWN),
+    ("linear", "head input"): (RETAIN_PROBE, "Linear probe, head input", "what its last features still tell"),
+}
+RUNGS = {
+    "output": ("Nothing changed", "what the model itself answers"),
+    "unwrapped": ("Unwrapped", "code after the head taken away"),
+    "bias": ("Bias", "one bias per class refitted"),
+    "head swap": ("Head swap", "the original’s last layer put back"),
+    "batch norm": ("Batch norm", "its statistics taken anew on retained examples"),
+    "prototype": ("Prototype", "the class’s row is the mean of its labelled features"),
+    "few-shot": ("Few-shot head", "the last layer refitted with few labels"),
+    "8 bits": ("8 bits", "weights rounded, nothing else needed"),
+    "6 bits": ("6 bits", "weights rounded more coarsely"),
+    "4 bits": ("4 bits", "weights rounded very coarsely"),
+    "linear stitch": ("Linear stitch", "a linear map fitted from its features to the original’s head"),
+}
+"""The rungs of the recovery ladder from cheap to costly: what the page calls them, and what is done."""
+FEW = 50
+"""Labels up to which a refitted head counts as a rung."""
+READERS = {
+    "linear": ("Linear", "logistic regression on standardised features"),
+    "whitened linear": ("Linear, whitened", "finds what was scaled down"),
+    "nearest neighbours": ("Nearest neighbours", "the five nearest examples vote"),
+    "kernel machine": ("Kernel machine", "curved borders (RBF)"),
+    "perceptron": ("Perceptron", "one hidden layer"),
+    "shuffled labels": ("Control: shuffled labels", "must be near chance, or a reader is broken"),
+}
+"""The decoders at the head input: what the page calls them, and what they add."""
+SIGNALS = {
+    "rmia": ("RMIA", "likelihood against retrained models (AUC)"),
+    "attack": ("Attack", "logistic regression on loss, entropy and margin (AUC)"),
+    "loss": ("Loss threshold", "members have the lower loss (AUC)"),
+}
+"""The membership signals: what the page calls them, and how they tell."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score of the original, the model and the retrained models. Shares 0..1; None where there is none.
+
+    Attributes:
+        original: a point and, where known, the 95 % interval; so is `model`.
+        references: mean and range.
+        anchors: the same decoder on an untrained net and on raw inputs.
+        mark: "above" or "below" where the model is surely so by more than the margin.
+        returns: whether the verdict says that the class comes back here.
+    """
+
+    label: str
+    hint: str
+    original: dict[str, float] | None = None
+    model: dict[str, float] | None = None
+    references: dict[str, float] | None = None
+    excess: dict[str, float] | None = None
+    margin: float | None = None
+    anchors: dict[str, float] = field(default_factory=dict)
+    mark: str = ""
+    primary: bool = False
+    returns: bool = False
+
+
+def reference_roles(finding: dict[str, Any]) -> list[str]:
+    """The names of the retrained models."""
+    return [name for name in finding["outputs"] if name not in (MODEL, ORIGINAL)]
+
+
+def main_rows(finding: dict[str, Any]) -> dict[str, Row]:
+    """The scores of the main table by key; without references only the models' own accuracies."""
+    rows = {}
+    parts = ((_MAIN, finding["comparisons"], FORGET), (_RETAIN, finding["retain"], RETAIN))
+    for labels, comparisons, part in parts:
+        own = {name: finding["outputs"][name][part] for name in (ORIGINAL, MODEL)}
+        key, label, hint = labels["output", "output"]
+        rows[key] = Row(label, hint, own[ORIGINAL], own[MODEL])
+        for one in comparisons:
+            if (one["decoder"], one["layer"]) in labels and not one["shots"]:
+                key, label, hint = labels[one["decoder"], one["layer"]]
+                rows[key] = _row(label, hint, one, own if one["decoder"] == "output" else {})
+    return rows | dict(_membership_rows(finding))
+
+
+def absent(finding: dict[str, Any], rows: dict[str, Row]) -> list[str]:
+    """What was not compared because some model lacks it; class requests only."""
+    if finding["request"]["kind"] == SAMPLES:
+        return []
+    missing = [label for key, label, _ in _MAIN.values() if key not in rows]
+    compared = {one["decoder"] for one in finding["comparisons"]}
+    return [one.lower() for one in (*missing, *(RUNGS[key][0] for key in ("unwrapped", "bias", "head swap") if key not in compared))]
+
+
+def ladder(finding: dict[str, Any]) -> list[Row]:
+    """The rungs from cheap to costly; the one at which the verdict says that the class comes back is marked.
+
+    A rung that decides without being comparable (code that retrained models do not have) stands there without numbers.
+    """
+    found = [(decoder, one) for decoder in RUNGS for one in finding["comparisons"] if _is_rung(decoder, one, finding)]
+    back = _return(finding, [one for _, one in found])
+    rows = []
+    for decoder, (name, hint) in RUNGS.items():
+        mine = [one for key, one in found if key == decoder]
+        rows += [_row(_labelled(name, one["shots"]), hint, one, returns=one is back) for one in mine]
+        if not mine and _decides(finding, decoder):
+            rows.append(Row(name, "only this model has it; see the verdict’s reason", returns=True))
+    return rows if found else []
+
+
+def readers(finding: dict[str, Any]) -> list[Row]:
+    """What every decoder at the head input reads, the control last."""
+    count = len(finding["data"]["classes"])
+    rows = []
+    for decoder, (name, hint) in READERS.items():
+        if decoder == "shuffled labels":
+            hint = f"must be near chance ({percent(1 / count)}), or the readers cannot be believed"
+        for one in finding["comparisons"]:
+            if one["decoder"] == decoder and one["layer"] == "head input":
+                rows.append(_row(name, hint, one))
+    return rows
+
+
+def answer_rows(finding: dict[str, Any]) -> list[Row]:
+    """Three more scores of the models' own answers."""
+    meaning = {
+        "forget_logit_auroc": ("Forget-logit AUROC", "forget from retained by the score; 50% cannot tell"),
+        "selectivity": ("Selectivity", "drop on forget minus drop on retain"),
+        "calibration_error": ("Calibration error", "between confidence and accuracy"),
+    }
+    rows = []
+    for key, (label, hint) in meaning.items():
+        values = {name: one.get(key) for name, one in finding["outputs"].items()}
+        if values[MODEL] is None:
+            continue
+        original = values[ORIGINAL]
+        known = [value for name in reference_roles(finding) if (value := values[name]) is not None]
+        rows.append(Row(label, hint, None if original is None else {"point": original}, {"point": values[MODEL]}, span(known)))
+    return rows
+
+
+def membership(finding: dict[str, Any]) -> list[Row]:
+    """How well each signal tells forgotten training examples from unseen ones."""
+    return [row for _, row in _membership_rows(finding)]
+
+
+def _membership_rows(finding: dict[str, Any]) -> Iterator[tuple[str, Row]]:
+    for one in (finding["membership"] or {}).get("rows", []):
+        label, hint = SIGNALS.get(one["signal"], (one["signal"], "AUC"))
+        yield (
+            one["signal"],
+            Row(
+                label=label,
+                hint=hint,
+                original=None if one["original"] is None else {"point": one["original"]},
+                model={"point": one["model"]},
+                references=span(one["references"]),
+                excess=one["excess"],
+                margin=one["margin"],
+                mark=_mark(one),
+                primary=one["primary"],
+            ),
+        )
+
+
+def _row(
+    label: str, hint: str, one: dict[str, Any], own: dict[str, dict[str, float]] | None = None, returns: bool = False
+) -> Row:
+    own = own or {}
+    return Row(
+        label=label,
+        hint=hint,
+        original=own.get(ORIGINAL, {"point": one["original"]}),
+        model=own.get(MODEL, {"point": one["model"]}),
+        references=one["reference_summary"],
+        excess=one["excess"],
+        margin=one["margin"],
+        anchors={name: value for name, value in one["anchors"].items() if value is not None},
+        mark=_mark(one),
+        primary=one["primary"],
+        returns=returns,
+    )
+
+
+def _mark(one: dict[str, Any]) -> str:
+    return "above" if one["above"] else "below" if one["below"] else ""
+
+
+def _is_rung(decoder: str, one: dict[str, Any], finding: dict[str, Any]) -> bool:
+    if one["decoder"] != decoder:
+        return False
+    most = max((c["shots"] for c in finding["comparisons"] if c["decoder"] == decoder and c["shots"] <= FEW), default=0)
+    return decoder != "few-shot" or (one["shots"] == most and most > 0)
+
+
+def _labelled(name: str, shots: int) -> str:
+    return f"{name}, {shots} label{'s' * (shots > 1)}" if shots else name
+
+
+def _decides(finding: dict[str, Any], decoder: str) -> bool:
+    """Whether the verdict says that the class comes back by this change, or never left."""
+    shown = finding["verdict"] in ("MASKED", "NOT FORGOTTEN")
+    return shown and finding["where"].split(" of ")[0].startswith(decoder)
+
+
+def _return(finding: dict[str, Any], rungs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    decisive = [one for one in rungs if _decides(finding, one["decoder"])]
+    return next((one for one in decisive if one["above"]), decisive[0] if decisive else None)
+
+
+def headline(finding: dict[str, Any], rows: dict[str, Row], rungs: list[Row]) -> list[Row]:
+    """The few scores that the verdict page shows, in plain words."""
+    shown = [replace(row, label="Told from unseen ones", hint=row.label) for row in membership(finding) if row.primary]
+    if FORGET in rows:
+        shown.append(replace(rows[FORGET], label="Asked directly", hint="forget accuracy"))
+    changes = [row for row in rungs[1:] if row.model and row.excess]
+    if changes and finding["request"]["kind"] != SAMPLES:
+        largest = next((row for row in changes if row.returns), max(changes, key=_excess))
+        shown.append(replace(largest, label="After a cheap change", hint=largest.label.lower()))
+    if LINEAR in rows:
+        shown.append(replace(rows[LINEAR], label="Read from inside", hint="linear probe, head input"))
+    shown.append(replace(rows[RETAIN], label="Still right on the rest", hint="retain accuracy"))
+    return shown
+
+
+def _excess(row: Row) -> float:
+    return row.excess["point"] if row.excess else 0.0
