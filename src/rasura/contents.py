@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rasura.auditing import MEMBERSHIP, Judgement, Probe, Scores, roc_curves
-from rasura.auditing.illustrations import can_draw_heat, heat_maps, spatial_stage
+from rasura.auditing.illustrations import heat_maps, spatial_stage
 from rasura.data import Data, ForgetClasses, Request, describe, hash_of_data
 from rasura.models import card_of, hash_of_model
 
@@ -138,11 +138,11 @@ def _pictures(probe: Probe, scores: Scores, data: Data, models: Mapping[str, nn.
 
 def _heat(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[int, str]:
     """Picture → where the score of its class comes from; empty for a net without maps, or without captum."""
-    layer = spatial_stage(model, inputs) if can_draw_heat() else None
+    layer = spatial_stage(model, inputs)
     drawn: dict[int, str] = {}
-    for number in labels.unique().tolist() if layer else []:
+    for number in labels.unique().tolist() if layer is not None else []:
         rows = (labels == number).nonzero()[:, 0]
-        drawn |= zip(rows.tolist(), heat_maps(model, inputs[rows], number, layer), strict=True)
+        drawn |= zip(rows.tolist(), heat_maps(model, inputs[rows], number, layer), strict=False)
     return drawn
 
 

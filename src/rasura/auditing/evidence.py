@@ -26,7 +26,17 @@ from rasura.auditing.decoded import (
     UNWRAPPED,
     WHITENED,
 )
-from rasura.auditing.members import ATTACK, LOSS, RMIA, expected_scatter, pair_values, relative_likelihood
+from rasura.auditing.members import (
+    ATTACK,
+    LIRA,
+    LOSS,
+    RMIA,
+    deviations,
+    expected_scatter,
+    pair_values,
+    relative_likelihood,
+)
+from rasura.auditing.members import LOG_ODDS as TRUE_LOG_ODDS
 from rasura.auditing.membership import auc as area_under_curve
 from rasura.auditing.outputs import expected_calibration_error, jensen_shannon
 from rasura.auditing.scores import MEMBERSHIP, MODEL, ORIGINAL, Scores
@@ -107,12 +117,14 @@ def membership_comparisons(scores: Scores, seed: int) -> list[Comparison]:
 
 
 def _signals(scores: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Every model's signals; the relative likelihood is each model's beside the retrained ones that it is not."""
+    """Every model's signals; those beside retrained models are beside the ones that it is not itself."""
     values = {model: dict(one.values) for model, one in scores.members.items()}
     for model, own in values.items():
-        others = [values[name][LOSS] for name in scores.references if name != model]
+        others = [scores.members[name].values for name in scores.references if name != model]
         if len(scores.references) > 1:
-            own[RMIA] = relative_likelihood(own[LOSS], np.stack(others))
+            own[RMIA] = relative_likelihood(own[LOSS], np.stack([one[LOSS] for one in others]))
+        if len(scores.references) > 2:
+            own[LIRA] = deviations(own[TRUE_LOG_ODDS], np.stack([one[TRUE_LOG_ODDS] for one in others]))
     return values
 
 

@@ -14,20 +14,23 @@ from torch import Tensor, nn
 from rasura.activations import Point, features
 from rasura.auditing.decoded import HEAD_SWAP, UNWRAPPED, Anchor
 from rasura.auditing.decoders import fit_logistic, standardised
-from rasura.auditing.likelihood_ratio import rmia
+from rasura.auditing.likelihood_ratio import lira, rmia
 from rasura.auditing.membership import placements, roc_points, signals, true_positive_rate
 from rasura.auditing.probe import Probe
 
-LOSS, ENTROPY, MARGIN, ATTACK, FEATURES, RMIA = "loss", "entropy", "margin", "attack", "features", "rmia"
+LOSS, ENTROPY, MARGIN, LOG_ODDS = "loss", "entropy", "margin", "log-odds"
+ATTACK, FEATURES, RMIA, LIRA = "attack", "features", "relative likelihood", "likelihood ratio"
 SIGNALS = {
     LOSS: "the loss of the true class",
     ENTROPY: "the entropy of the answer",
     MARGIN: "the true class's logit above the best other",
-    ATTACK: "a logistic regression on the three, cross-fitted",
+    LOG_ODDS: "the log-odds of the true class",
+    ATTACK: "a logistic regression on the four, cross-fitted",
     FEATURES: "a logistic regression on the head's inputs, cross-fitted",
     UNWRAPPED: "the loss of the head's own outputs, where code after it changes them",
     HEAD_SWAP: "the loss under the original's head",
-    RMIA: "likelihood beside the retrained models and the other pairs (robust membership inference)",
+    RMIA: "likelihood beside the retrained models' and the other pairs' (RMIA)",
+    LIRA: "log-odds in deviations from the retrained models' (LiRA)",
 }
 """What tells a training example from a held-out one, with a line each."""
 PENALTY = 1e-2
@@ -76,7 +79,7 @@ def remember(
     )
     labels = pairs.members.labels.repeat(2)
     seen = signals(said, labels)
-    values = {LOSS: -seen.loss, ENTROPY: -seen.entropy, MARGIN: seen.margin}
+    values = {LOSS: -seen.loss, ENTROPY: -seen.entropy, MARGIN: seen.margin, LOG_ODDS: seen.log_odds}
     values[ATTACK] = _read(torch.from_numpy(np.stack(list(values.values()), axis=1)), pairs.folds)
     values[FEATURES] = _read(read, pairs.folds)
     if head_said.shape == said.shape:
@@ -148,6 +151,11 @@ def relative_likelihood(own: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.stack([rmia(ours[part], theirs[:, part], population, beside) for part in (0, 1)])
 
 
+def deviations(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """How far each example's log-odds `[2, P]` lie above those of retrained models `[J, 2, P]`, in deviations (`lira`)."""
+    return np.stack([lira(own[part], others[:, part]) for part in (0, 1)])
+
+
 def _read(vectors: Tensor, folds: Tensor) -> np.ndarray:
     """Log-odds `[2P]` of being a training example, by logistic regressions that saw neither example of the pair."""
     design, both = standardised(vectors), folds.repeat(2)
@@ -155,4 +163,8 @@ def _read(vectors: Tensor, folds: Tensor) -> np.ndarray:
     weights = torch.stack([(both != fold).float() for fold in range(int(folds.max()) + 1)])
     fitted = fit_logistic(design, truth, weights, PENALTY, 2)
     odds = torch.einsum("nd,dkp->nkp", design, fitted[:-1]) + fitted[-1]
-    return (odds[:, 1] - odds[:, 0])[torch.arange(len(both)), both].numpy()
+    read = (odds[:, 1] - odds[:, 0])[torch.arange(len(both)), both]
+    for fold in range(int(folds.max()) + 1):
+        # Each fold has a regression of its own: on one scale, or examples of different folds could not be ranked.
+        read[both == fold] = standardised(read[both == fold, None])[:, 0]
+    return read.numpy()
