@@ -90,9 +90,9 @@ def u_lira(target: np.ndarray, unlearned: np.ndarray, never: np.ndarray) -> np.n
             0/1 correctness in place of confidences.
 
     Source: Hayes et al., "Inexact unlearning needs more careful evaluations to avoid a false sense of privacy", 2024;
-    Carlini et al., S&P 2022, algorithm 1.
-    Differs: the two Gaussians' variances are drawn towards their mean over examples (`_gaussians`), for a handful of
-    shadow models says little of each example's own; the original needs 64 or more.
+    Carlini et al., S&P 2022.
+    Differs: the two Gaussians' variances are drawn towards their mean over examples and allow for the error of the
+    mean, for a handful of shadow models says little of each example's own. With many it is the original's.
     """
     of_unlearned = _log_density(target, *_gaussians("unlearned", target, unlearned))
     return of_unlearned - _log_density(target, *_gaussians("never", target, never))
@@ -111,7 +111,7 @@ def lira(target: np.ndarray, never: np.ndarray) -> np.ndarray:
     Raises:
         InputError: as `u_lira`.
 
-    Source: Carlini et al., S&P 2022, section V-C (offline attack).
+    Source: Carlini et al., S&P 2022 (offline attack).
     Differs: the deviation itself in place of its normal probability, which is 1 for all clear members; variances as in
     `u_lira`.
 

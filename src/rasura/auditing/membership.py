@@ -59,13 +59,13 @@ def signals(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> Signals
     Args:
         logits: `[N, K]`, finite or −∞.
         labels: `[N]`, the true classes. A label that is no column, say K where a model with K outputs lost its last
-            class, counts as masked.
+            class, counts as masked. A column cut out of the middle must be put back as −∞.
 
     Raises:
-        InputError: fewer than two columns, as many labels as there are not logits, NaN or +∞ logits.
+        InputError: fewer than two columns, another number of labels than of rows, NaN or +∞ logits.
 
-    Source: Song and Mittal, USENIX Security 2021, equation 6 (modified entropy); Yeom et al., CSF 2018 (loss);
-    Carlini et al., S&P 2022, section IV-C (log-odds).
+    Source: Song and Mittal, USENIX Security 2021 (modified entropy); Yeom et al., CSF 2018 (loss); Carlini et al., S&P
+    2022 (log-odds).
 
     >>> found = signals(np.log([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]), np.array([0, 0]))
     >>> found.loss.round(4).tolist(), found.log_odds.round(4).tolist()
@@ -84,7 +84,7 @@ def signals(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> Signals
     true, others = wide.gather(1, truth[:, None])[:, 0], _without(wide, truth)
     log_odds = true - others.logsumexp(1)
     found = {
-        "loss": torch.nn.functional.softplus(-log_odds),
+        "loss": torch.logaddexp(-log_odds, torch.zeros_like(log_odds)),
         "entropy": -(wide.softmax(1) * wide.log_softmax(1)).sum(1),
         "margin": true - others.amax(1),
         "modified_entropy": _modified_entropy(wide, truth),
@@ -183,7 +183,7 @@ def attack(found: Signals, members: np.ndarray, folds: np.ndarray) -> np.ndarray
     Args:
         found: the signals of members and non-members.
         members: bool `[N]`.
-        folds: `[N]`, the fold in which each example is left out; each must leave members and non-members to learn from.
+        folds: `[N]`, the fold in which each example is left out; members and non-members spread evenly over them.
 
     Raises:
         InputError: a fold without whose examples there are no members or no non-members.
