@@ -1,5 +1,6 @@
 """Membership inference: signals, ROC statistics, the fitted attack, and models beside retrained ones."""
 
+import doctest
 import math
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
 from rasura import InputError
+from rasura.auditing import membership, membership_comparison
 from rasura.auditing.adversarial_membership import boundary_distance
 from rasura.auditing.membership import (
     DIRECTIONS,
@@ -274,7 +276,7 @@ def test_the_untouched_original_lies_above_and_a_held_out_retrained_model_does_n
 
 
 def test_partly_forgotten_examples_lie_between(samples):
-    """Weights halfway from a model to the original, the last steps of an unlearning that stopped too early."""
+    """Answers halfway between those of the original and of a retrained model."""
     near = samples.compared(0.5 * samples.logits(samples.original) + 0.5 * samples.logits(samples.references[0]))
     assert near.auc.above
     assert 0.3 < near.auc.residual_index < 1
@@ -286,9 +288,9 @@ def test_examples_made_worse_than_unseen_ones_lie_below(samples):
     logits[torch.tensor(samples.members), samples.labels[samples.members]] -= 8
     found = samples.compared(logits)
     assert found.auc.below and not found.equivalent and found.chance_below < 0.001
-    folds = np.arange(len(samples.labels)) % 5
+    folds = stratified(samples.members, 5, np.random.default_rng(0))
     learned = attack(signals(logits, samples.labels), samples.members, folds)
-    assert auc(learned[samples.members], learned[~samples.members]) > 0.8
+    assert auc(learned[samples.members], learned[~samples.members]) > 0.7
 
 
 @pytest.mark.parametrize("mask", ["minus infinity", "minus a billion", "no column", "bias"])
@@ -413,7 +415,7 @@ def test_the_interval_is_that_of_a_bootstrap_over_members_and_nonmembers():
 def test_rates_are_found_class_by_class():
     members, classes = np.arange(60) % 2 == 0, np.repeat([0, 1], [20, 40])
     score = np.random.default_rng(0).normal(0, 1, 60) + 2 * members + 10 * classes
-    scores = {name: score for name in ("model", "original", "reference 1")}
+    scores = dict.fromkeys(("model", "original", "reference 1"), score)
     found = compare_membership("loss", scores, members, classes, 0).rates["model"]
     each = [true_positive_rate(score[members & (classes == k)], score[~members & (classes == k)]) for k in (0, 1)]
     assert found == pytest.approx((10 * each[0] + 20 * each[1]) / 30)
@@ -545,3 +547,7 @@ def test_a_masked_rival_is_no_rival():
         return (x @ weight.T).masked_fill(torch.tensor([False, False, True]), -torch.inf)
 
     assert boundary_distance(masked, torch.tensor([[2.0, 1.0]]), torch.tensor([0])) == pytest.approx([2.0])
+
+
+def test_examples_in_docstrings_are_true():
+    assert doctest.testmod(membership).failed == doctest.testmod(membership_comparison).failed == 0

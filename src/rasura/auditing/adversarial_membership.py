@@ -54,7 +54,8 @@ def _distances(classify: Callable[[Tensor], Tensor], points: Tensor, labels: Ten
     moved = points.detach().clone()
     with torch.no_grad():
         logits = classify(moved)
-    if (labels >= logits.shape[1]).any() or (logits.gather(1, labels[:, None]) <= LEAST_LOGIT).any():
+    known = bool(((labels >= 0) & (labels < logits.shape[1])).all())
+    if not known or (logits.gather(1, labels[:, None]) <= LEAST_LOGIT).any():
         raise InputError("labels: a class without a logit; allowed: logits from before the mask")
     right = _lead(logits, labels).amin(1) > 0
     for _ in range(steps):

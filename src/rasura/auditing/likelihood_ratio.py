@@ -27,7 +27,9 @@ def rmia(
     is expected to say, ((1 + a) · mean over references + 1 − a) / 2. Half of that stands for models that saw x; there
     are none here, and their mean is taken as a · mean + 1 − a. Memory grows with N + Z, not with N · Z.
 
-    It does not see what the target's probability does not hold: behind a mask all are 0, and all scores the same.
+    It sees no more than the target's probability holds: behind a mask all are 0, and where a net is sure all are 1. Of
+    a class that they never saw, references say next to nothing, so that the target alone decides: there `lira` says
+    more.
 
     Args:
         target_probability: of the true class under the audited model, `[N]`, 0..1.
@@ -88,12 +90,12 @@ def u_lira(target: np.ndarray, unlearned: np.ndarray, never: np.ndarray) -> np.n
             0/1 correctness in place of confidences.
 
     Source: Hayes et al., "Inexact unlearning needs more careful evaluations to avoid a false sense of privacy", 2024;
-    Carlini et al., S&P 2022, algorithm 1.
-    Differs: the two Gaussians' variances are drawn towards their mean over examples (`_gaussians`), for a handful of
-    shadow models says little of each example's own; the original needs 64 or more.
+    Carlini et al., S&P 2022.
+    Differs: the two Gaussians' variances are drawn towards their mean over examples and allow for the error of the
+    mean, for a handful of shadow models says little of each example's own. With many it is the original's.
     """
-    found = [_log_density(target, *_gaussians(name, target, rows)) for name, rows in _named(unlearned, never)]
-    return found[0] - found[1]
+    of_unlearned = _log_density(target, *_gaussians("unlearned", target, unlearned))
+    return of_unlearned - _log_density(target, *_gaussians("never", target, never))
 
 
 def lira(target: np.ndarray, never: np.ndarray) -> np.ndarray:
@@ -109,7 +111,7 @@ def lira(target: np.ndarray, never: np.ndarray) -> np.ndarray:
     Raises:
         InputError: as `u_lira`.
 
-    Source: Carlini et al., S&P 2022, section V-C (offline attack).
+    Source: Carlini et al., S&P 2022 (offline attack).
     Differs: the deviation itself in place of its normal probability, which is 1 for all clear members; variances as in
     `u_lira`.
 
@@ -120,12 +122,6 @@ def lira(target: np.ndarray, never: np.ndarray) -> np.ndarray:
     return (target - mean) / deviation
 
 
-def _named(unlearned: np.ndarray, never: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    if np.isin(np.concatenate([unlearned, never]), (0, 1, np.nan)).all():
-        raise InputError("unlearned, never: 0/1 values; allowed: log-odds, not whether the answer was right")
-    return [("unlearned", unlearned), ("never", never)]
-
-
 def _gaussians(name: str, target: np.ndarray, confidences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation `[N]` of one more model's confidence in each example.
 
@@ -133,11 +129,15 @@ def _gaussians(name: str, target: np.ndarray, confidences: np.ndarray) -> tuple[
     `statistics.moderated` does for scores of references.
     """
     _check_shapes(name, target, confidences)
+    if not np.isfinite(target).all():
+        raise InputError("target: NaN or infinite values; allowed: finite log-odds")
     counted = ~np.isnan(confidences)
     count = counted.sum(0)
-    if (count < 2).any() or np.isinf(confidences).any() or not np.isfinite(target).all():
+    if (count < 2).any() or np.isinf(confidences).any():
         least = count.min(initial=len(confidences))
         raise InputError(f"{name}: {least} models for an example, or infinite values; allowed: 2 or more, all finite")
+    if np.isin(confidences[counted], (0, 1)).all():
+        raise InputError(f"{name}: 0/1 values; allowed: log-odds, not whether the answer was right")
     mean = np.where(counted, confidences, 0).sum(0) / count
     squares = np.where(counted, confidences - mean, 0) ** 2
     shared = squares.sum() / (count - 1).sum()

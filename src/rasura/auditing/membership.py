@@ -15,7 +15,7 @@ from rasura.errors import InputError
 
 LEAST_LOGIT = -1e4
 """What a logit of −∞ counts as, and every one below: lower than any net's, and exact enough beside them."""
-DIRECTIONS = {"loss": -1, "entropy": -1, "margin": 1, "modified entropy": -1, "log-odds": 1}
+DIRECTIONS = {"loss": -1, "entropy": -1, "margin": 1, "modified_entropy": -1, "log_odds": 1}
 """The signals, and the sign that makes each higher for members."""
 
 
@@ -43,7 +43,7 @@ class Signals:
 
     def score(self, signal: str) -> np.ndarray:
         """One of `DIRECTIONS`, turned so that higher looks more like a member."""
-        return DIRECTIONS[signal] * getattr(self, signal.replace(" ", "_").replace("-", "_"))
+        return DIRECTIONS[signal] * getattr(self, signal)
 
 
 def signals(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> Signals:
@@ -59,13 +59,13 @@ def signals(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> Signals
     Args:
         logits: `[N, K]`, finite or −∞.
         labels: `[N]`, the true classes. A label that is no column, say K where a model with K outputs lost its last
-            class, counts as masked.
+            class, counts as masked. A column cut out of the middle must be put back as −∞.
 
     Raises:
-        InputError: fewer than two columns, as many labels as there are not logits, NaN or +∞ logits.
+        InputError: fewer than two columns, another number of labels than of rows, NaN or +∞ logits.
 
-    Source: Song and Mittal, USENIX Security 2021, equation 6 (modified entropy); Yeom et al., CSF 2018 (loss);
-    Carlini et al., S&P 2022, section IV-C (log-odds).
+    Source: Song and Mittal, USENIX Security 2021 (modified entropy); Yeom et al., CSF 2018 (loss); Carlini et al., S&P
+    2022 (log-odds).
 
     >>> found = signals(np.log([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]), np.array([0, 0]))
     >>> found.loss.round(4).tolist(), found.log_odds.round(4).tolist()
@@ -84,7 +84,7 @@ def signals(logits: np.ndarray | Tensor, labels: np.ndarray | Tensor) -> Signals
     true, others = wide.gather(1, truth[:, None])[:, 0], _without(wide, truth)
     log_odds = true - others.logsumexp(1)
     found = {
-        "loss": torch.nn.functional.softplus(-log_odds),
+        "loss": torch.logaddexp(-log_odds, torch.zeros_like(log_odds)),
         "entropy": -(wide.softmax(1) * wide.log_softmax(1)).sum(1),
         "margin": true - others.amax(1),
         "modified_entropy": _modified_entropy(wide, truth),
@@ -118,11 +118,7 @@ def placements(members: np.ndarray, nonmembers: np.ndarray) -> np.ndarray:
 
     Source: Pepe and Cai, Biometrics 60, 2004.
     """
-    for name, scores in (("members", members), ("nonmembers", nonmembers)):
-        if not len(scores) or np.isnan(scores).any():
-            raise InputError(
-                f"{name}: {len(scores)} scores, {np.isnan(scores).sum()} NaN; allowed: 1 or more, none NaN"
-            )
+    _check_scores(members, nonmembers)
     ordered = np.sort(nonmembers)
     below, through = (np.searchsorted(ordered, members, side) for side in ("left", "right"))
     return (below + through) / (2 * len(ordered))
@@ -156,6 +152,7 @@ def true_positive_rate(members: np.ndarray, nonmembers: np.ndarray, at: float = 
     """
     if not 0 < at < 1:
         raise InputError(f"at: {at}; allowed: between 0 and 1")
+    _check_scores(members, nonmembers)
     passing = int(at * len(nonmembers) + 1e-9)
     return float((members > np.sort(nonmembers)[-1 - passing]).mean())
 
@@ -164,10 +161,17 @@ def roc_points(members: np.ndarray, nonmembers: np.ndarray, most: int = 100) -> 
     """False and true positive rates for a plot, `[P ≤ most, 2]`, from (0, 0) to (1, 1), both rising."""
     from sklearn.metrics import roc_curve
 
+    _check_scores(members, nonmembers)
     truth = np.concatenate([np.ones(len(members)), np.zeros(len(nonmembers))])
     false, true, _ = roc_curve(truth, np.concatenate([members, nonmembers]))
     kept = np.unique(np.linspace(0, len(false) - 1, min(most, len(false))).round().astype(int))
     return np.stack([false, true], axis=1)[kept]
+
+
+def _check_scores(members: np.ndarray, nonmembers: np.ndarray) -> None:
+    for name, scores in (("members", members), ("nonmembers", nonmembers)):
+        if not len(scores) or np.isnan(scores).any():
+            raise InputError(f"{name}: {len(scores)} scores, {np.isnan(scores).sum()} NaN; allowed: some, none NaN")
 
 
 def attack(found: Signals, members: np.ndarray, folds: np.ndarray) -> np.ndarray:
@@ -179,7 +183,7 @@ def attack(found: Signals, members: np.ndarray, folds: np.ndarray) -> np.ndarray
     Args:
         found: the signals of members and non-members.
         members: bool `[N]`.
-        folds: `[N]`, the fold in which each example is left out; each must leave members and non-members to learn from.
+        folds: `[N]`, the fold in which each example is left out; members and non-members spread evenly over them.
 
     Raises:
         InputError: a fold without whose examples there are no members or no non-members.
