@@ -196,7 +196,7 @@ def enriched(base: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     made["maps"] = _maps(random, made)
     made["on_request"] = _on_request(random, roles)
     for one in made["pictures"]:
-        one.setdefault("heat", {role: one["image"] for role in roles[:3]})
+        one.setdefault("heat", dict.fromkeys(roles[:3], one["image"]))
     made["provenance"] = {
         "data_hash": "5d41402abc4b2a76b9719d911017c592",
         "models": {role: f"{at:032x}" for at, role in enumerate(roles, 0xABCDEF)},
@@ -288,7 +288,9 @@ def _more_comparisons(random: np.random.Generator) -> list[dict[str, Any]]:
     rungs = [
         _compared(random, "batch norm", "output", 0.9, 0.06, 0.0),
         *(
-            _compared(random, "prototype", "head input", 0.6 + shots / 200, 0.58 + shots / 200, 0.3 + shots / 200, shots)
+            _compared(
+                random, "prototype", "head input", 0.6 + shots / 200, 0.58 + shots / 200, 0.3 + shots / 200, shots
+            )
             for shots in (1, 5, 10, 50)
         ),
         _compared(random, "linear stitch", "head input", 0.9, 0.83, 0.2, above=True),
@@ -354,7 +356,8 @@ def _membership(random: np.random.Generator, roles: list[str]) -> dict[str, Any]
         ],
         "true_positive_rate": {role: _number(random, 0.04, 0.01) for role in roles},
         "roc": {
-            role: [[round(x, 4), round(float(x ** powers.get(role, 0.95)), 4)] for x in rates.tolist()] for role in roles
+            role: [[round(x, 4), round(float(x ** powers.get(role, 0.95)), 4)] for x in rates.tolist()]
+            for role in roles
         },
     }
 
@@ -372,7 +375,9 @@ def _maps(random: np.random.Generator, made: dict[str, Any]) -> dict[str, Any]:
         "layers": list(LAYERS),
         "labels": labels,
         "forget": [label == 1 for label in labels],
-        "points": {role: [stage(depth) for depth in range(len(LAYERS))] for role in ("original", "model", "reference 1")},
+        "points": {
+            role: [stage(depth) for depth in range(len(LAYERS))] for role in ("original", "model", "reference 1")
+        },
     }
 
 

@@ -1,6 +1,7 @@
 """Membership inference: signals, ROC statistics, the fitted attack, and models beside retrained ones."""
 
 import doctest
+import importlib
 import math
 from dataclasses import dataclass
 
@@ -13,8 +14,10 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
 from rasura import InputError
-from rasura.auditing import membership, membership_comparison
 from rasura.auditing.adversarial_membership import boundary_distance
+from rasura.auditing.comparison import Comparison
+from rasura.auditing.evidence import membership_comparisons
+from rasura.auditing.members import Members, expected_scatter, pair_values
 from rasura.auditing.membership import (
     DIRECTIONS,
     LEAST_LOGIT,
@@ -25,7 +28,7 @@ from rasura.auditing.membership import (
     signals,
     true_positive_rate,
 )
-from rasura.auditing.membership_comparison import compare_membership, contributions, expected_spread
+from rasura.auditing.scores import Scores
 
 CLASSES, WIDTH = 5, 20
 
@@ -67,15 +70,25 @@ class Case:
         score = signals(logits, self.labels).score(signal)
         return auc(score[self.members], score[~self.members])
 
-    def compared(self, model: Tensor, signal: str = "loss"):
-        """The comparison of a model that gives these logits."""
+    def compared(self, model: Tensor, signal: str = "loss") -> Comparison:
+        """The comparison of a model that gives these logits, on as many non-members as there are members."""
         logits = {"model": model, "original": self.logits(self.original)}
-        logits |= {f"reference {k}": self.logits(one) for k, one in enumerate(self.references)}
-        found = {name: signals(values, self.labels) for name, values in logits.items()}
-        scores = {name: one.score(signal) for name, one in found.items()}
-        return compare_membership(
-            signal, scores, self.members, self.labels.numpy(), 0, float(found["model"].masked.mean())
-        )
+        logits |= {f"reference {k}": self.logits(one) for k, one in enumerate(self.references, 1)}
+        found = {name: signals(values, self.labels).score(signal) for name, values in logits.items()}
+        count = int(self.members.sum())
+        pairs = {name: np.stack([row[~self.members][:count], row[self.members]]) for name, row in found.items()}
+        return compared(pairs, self.labels[self.members].numpy())
+
+
+def compared(pairs: dict[str, np.ndarray], labels: np.ndarray) -> Comparison:
+    """One signal of several models on the same pairs."""
+    rows = np.arange(len(labels))
+    members = {
+        name: Members(rows, rows, labels, {"entropy": one, "log-odds": one, "loss": np.minimum(one - one.max(), 0)})
+        for name, one in pairs.items()
+    }
+    scores = Scores(np.zeros(0), np.zeros(0), (0,), ("a", "b"), {name: [] for name in pairs}, members=members)
+    return next(one for one in membership_comparisons(scores, 0) if one.layer == "entropy")
 
 
 def case(inputs: Tensor, labels: Tensor, forgotten: Tensor, held_out: Tensor, held_labels: Tensor) -> Case:
@@ -266,20 +279,19 @@ def test_a_memorising_model_gives_its_training_examples_away_and_retrained_ones_
 
 def test_the_untouched_original_lies_above_and_a_held_out_retrained_model_does_not(samples, noise):
     found = samples.compared(samples.logits(samples.original))
-    assert found.auc.above and not found.equivalent and found.chance_above < 0.001 < found.chance_below
-    assert found.auc.residual_index == pytest.approx(1)
-    assert found.rates["model"] == found.rates["original"] > found.rates["reference 0"]
+    assert found.above and not found.equivalent
+    assert found.residual_index == pytest.approx(1)
     train, _, labels = noise
     honest = samples.compared(samples.logits(trained(train[100:], labels[100:], 9)))
-    assert not honest.auc.above and not honest.auc.below
-    assert min(honest.chance_above, honest.chance_below) > 0.05
+    assert not honest.above and not honest.below
+    assert honest.chance > 0.05
 
 
 def test_partly_forgotten_examples_lie_between(samples):
     """Answers halfway between those of the original and of a retrained model."""
     near = samples.compared(0.5 * samples.logits(samples.original) + 0.5 * samples.logits(samples.references[0]))
-    assert near.auc.above
-    assert 0.3 < near.auc.residual_index < 1
+    assert near.above
+    assert 0.3 < near.residual_index < 1
 
 
 def test_examples_made_worse_than_unseen_ones_lie_below(samples):
@@ -287,7 +299,7 @@ def test_examples_made_worse_than_unseen_ones_lie_below(samples):
     logits = samples.logits(samples.references[0]).clone()
     logits[torch.tensor(samples.members), samples.labels[samples.members]] -= 8
     found = samples.compared(logits)
-    assert found.auc.below and not found.equivalent and found.chance_below < 0.001
+    assert found.below and not found.equivalent
     folds = stratified(samples.members, 5, np.random.default_rng(0))
     learned = attack(signals(logits, samples.labels), samples.members, folds)
     assert auc(learned[samples.members], learned[~samples.members]) > 0.7
@@ -304,19 +316,10 @@ def test_a_mask_does_not_make_examples_look_unseen(last_class, mask):
         logits[:, -1] = -torch.inf if mask == "minus infinity" else -1e9
     assert logits.argmax(1).max() < CLASSES - 1  # the class is never named
     found = last_class.compared(logits)
-    assert found.auc.above  # "a member", not "cannot tell": an infinite loss for all would give 0.5
-    assert found.masked == (0 if mask == "bias" else 1)
+    assert found.above  # "a member", not "cannot tell": an infinite loss for all would give 0.5
     assert not found.equivalent
     if mask == "bias":
-        assert found.auc.model == found.auc.original  # one shift for all leaves their order
-
-
-def test_where_a_mask_hides_the_class_nothing_is_as_retrained(samples):
-    reference = samples.logits(samples.references[0])
-    scores = {name: signals(reference, samples.labels).loss for name in ("model", "reference 1")}
-    scores["original"] = signals(samples.logits(samples.original), samples.labels).score("loss")
-    arguments = ("loss", scores, samples.members, samples.labels.numpy(), 0)
-    assert not compare_membership(*arguments, masked=1.0).equivalent
+        assert found.model == found.original  # one shift for all leaves their order
 
 
 def test_canaries_with_wrong_labels_are_found():
@@ -331,7 +334,7 @@ def test_canaries_with_wrong_labels_are_found():
     assert found.area(found.original) > 0.95
     for reference in found.references:
         assert found.area(reference) == pytest.approx(0.5, abs=0.1)
-    assert found.compared(found.logits(found.original)).auc.above
+    assert found.compared(found.logits(found.original)).above
 
 
 # -------------------------------------------------------------------------------------- the fitted attack
@@ -374,108 +377,69 @@ def test_the_attack_needs_both_kinds_to_learn_from():
 # -------------------------------------------------------------------------------------- comparison
 
 
-def test_contributions_have_the_auc_as_mean_and_its_error_by_delong():
+def test_pair_values_have_the_auc_as_mean_and_its_error_by_delong():
     generator = np.random.default_rng(0)
-    members, others = generator.integers(0, 9, 70).astype(float), generator.integers(-2, 7, 40).astype(float)
-    found = contributions(np.r_[members, others], np.arange(110) < 70, np.zeros(110))
+    others, members = generator.integers(-2, 7, 70).astype(float), generator.integers(0, 9, 70).astype(float)
+    found = pair_values(np.stack([others, members]), np.zeros(70))
     beats = (members[:, None] > others) + (members[:, None] == others) / 2
     assert found.mean() == pytest.approx(beats.mean())
-    assert found.var() / 110 == pytest.approx(beats.mean(1).var() / 70 + beats.mean(0).var() / 40)
+    exact = beats.mean(1).var() / 70 + beats.mean(0).var() / 70
+    apart = found.var() / 70 - 2 * np.cov(beats.mean(1), beats.mean(0), bias=True)[0, 1] / 70
+    assert apart == pytest.approx(exact)  # but for what pairs share by chance
 
 
 def test_members_meet_nonmembers_of_their_own_class_only():
-    """An easy and a hard class, no memory of either: pooled, the many easy members would look remembered."""
+    """An easy and a hard class, no memory of either: pooled, they would be told apart by class."""
     generator = np.random.default_rng(1)
-    members = np.repeat([True, True, False, False], [400, 100, 100, 400])
-    classes = np.repeat([0, 1, 0, 1], [400, 100, 100, 400])
-    score = generator.normal(0, 1, 1000) - 3 * classes
-    assert auc(score[members], score[~members]) > 0.75
-    assert contributions(score, members, classes).mean() == pytest.approx(0.5, abs=0.05)
-    by_class = [auc(score[members & (classes == k)], score[~members & (classes == k)]) for k in (0, 1)]
-    assert contributions(score, members, classes).mean() == pytest.approx(0.8 * by_class[0] + 0.2 * by_class[1])
+    labels = np.repeat([0, 1], [400, 100])
+    values = generator.normal(0, 1, (2, 500)) - 3 * labels
+    found = pair_values(values, labels)
+    by_class = [auc(values[1, labels == k], values[0, labels == k]) for k in (0, 1)]
+    assert found.mean() == pytest.approx(0.8 * by_class[0] + 0.2 * by_class[1])
+    assert found.mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_interval_is_that_of_a_bootstrap_over_members_and_nonmembers():
     generator = np.random.default_rng(2)
-    members = np.arange(150) < 100
-    hard = generator.normal(0, 1, 150)
-    model = hard + generator.normal(0, 1, 150) + members
-    reference = hard + generator.normal(0, 1, 150) + 0.2 * members
-    scores = {"model": model, "original": model, "reference 1": reference, "reference 2": reference}
-    found = compare_membership("loss", scores, members, np.zeros(150), 0).auc.excess
+    hard = generator.normal(0, 1, (2, 100))
+    seen = np.array([[0.0], [1.0]])
+    model, reference = (hard + generator.normal(0, 1, (2, 100)) + share * seen for share in (1, 0.2))
+    pairs = {"model": model, "original": model, "reference 1": reference, "reference 2": reference}
+    found = compared(pairs, np.zeros(100)).excess
     drawn = []
     for _ in range(2000):
-        rows, others = generator.integers(0, 100, 100), generator.integers(100, 150, 50)
-        drawn.append(auc(model[rows], model[others]) - auc(reference[rows], reference[others]))
-    assert found.point == pytest.approx(auc(model[:100], model[100:]) - auc(reference[:100], reference[100:]))
+        rows, others = generator.integers(0, 100, 100), generator.integers(0, 100, 100)
+        drawn.append(auc(model[1][rows], model[0][others]) - auc(reference[1][rows], reference[0][others]))
+    assert found.point == pytest.approx(auc(model[1], model[0]) - auc(reference[1], reference[0]))
     width = np.quantile(drawn, 0.975) - np.quantile(drawn, 0.025)
-    assert (found.high - found.low) == pytest.approx(width, rel=0.1)
+    assert (found.high - found.low) == pytest.approx(width, rel=0.15)
 
 
-def test_rates_are_found_class_by_class():
-    members, classes = np.arange(60) % 2 == 0, np.repeat([0, 1], [20, 40])
-    score = np.random.default_rng(0).normal(0, 1, 60) + 2 * members + 10 * classes
-    scores = dict.fromkeys(("model", "original", "reference 1"), score)
-    found = compare_membership("loss", scores, members, classes, 0).rates["model"]
-    each = [true_positive_rate(score[members & (classes == k)], score[~members & (classes == k)]) for k in (0, 1)]
-    assert found == pytest.approx((10 * each[0] + 20 * each[1]) / 30)
-    assert found > 0.3
-
-
-def test_the_expected_spread_is_that_of_an_auc_without_a_difference():
-    assert expected_spread(np.arange(30) < 20, np.zeros(30)) == pytest.approx(math.sqrt(31 / (12 * 20 * 10)))
+def test_the_expected_scatter_is_that_of_an_auc_without_a_difference():
     generator = np.random.default_rng(0)
-    members, classes = np.repeat([True, False], [60, 90]), np.tile([0, 0, 1], 50)
-    drawn = [contributions(generator.random(150), members, classes).mean() for _ in range(2000)]
-    assert expected_spread(members, classes) == pytest.approx(np.std(drawn), rel=0.06)
+    drawn = [pair_values(generator.random((2, 60)), np.zeros(60)).mean() for _ in range(2000)]
+    assert expected_scatter(60) == pytest.approx(np.std(drawn), rel=0.06)
 
 
 @given(st.integers(0, 200))
 @settings(max_examples=20)
 def test_a_comparison_knows_the_order_only(seed):
     generator = np.random.default_rng(seed)
-    scores = {name: generator.normal(0, 1, 60) for name in ("model", "original", "reference 1", "reference 2")}
-    members, classes = np.arange(60) < 30, np.arange(60) % 2
-    found = compare_membership("loss", scores, members, classes, 0)
-    again = compare_membership("loss", {k: np.exp(row) for k, row in scores.items()}, members, classes, 0)
-    assert again == found
-    assert found.to_json()["masked"] == 0
+    pairs = {name: generator.normal(0, 1, (2, 30)) for name in ("model", "original", "reference 1", "reference 2")}
+    labels = np.arange(30) % 2
+    assert compared({k: np.exp(row) for k, row in pairs.items()}, labels) == compared(pairs, labels)
 
 
 def test_honest_models_are_seldom_accused():
     """Models that rank the examples at random are as different as retrained ones can be."""
-    members, accused = np.arange(200) < 100, 0
+    accused = 0
     for seed in range(100):
         generator = np.random.default_rng(seed)
-        scores = {name: generator.random(200) for name in ("model", "original", "r1", "r2", "r3")}
-        found = compare_membership("loss", scores, members, np.zeros(200), 0)
-        accused += found.auc.above or found.auc.below
-        assert not found.equivalent  # this original shows nothing, so nothing is shown to be gone
+        pairs = {name: generator.random((2, 100)) for name in ("model", "original", "r1", "r2", "r3")}
+        found = compared(pairs, np.zeros(100))
+        accused += found.above or found.below
+        assert not found.resolved  # this original shows nothing, so nothing is shown to be gone
     assert accused <= 2
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"scores": {name: np.arange(40.0) for name in ("model", "original")}}, "references: 0"),
-        ({"members": np.arange(40) < 9}, "members: 9"),
-        ({"classes": np.where(np.arange(40) < 31, 0, 1)}, "nonmembers: 9"),
-        ({"classes": np.where(np.arange(40) == 0, 1, 0)}, "nonmembers: 0 of class 1"),
-    ],
-)
-def test_too_few_to_compare_are_refused(changed, message):
-    arguments = {
-        "scores": {name: np.arange(40.0) for name in ("model", "original", "reference 1")},
-        "members": np.arange(40) < 20,
-        "classes": np.zeros(40, int),
-    }
-    arguments |= changed
-    if message == "nonmembers: 9":
-        arguments["members"] = np.arange(40) % 3 > 0
-        arguments["classes"] = np.zeros(40, int)
-        arguments["classes"][np.flatnonzero(~arguments["members"])[9:]] = 1
-    with pytest.raises(InputError, match=f"^{message}"):
-        compare_membership("loss", seed=0, **arguments)
 
 
 # -------------------------------------------------------------------------------------- adversarial distance
@@ -550,4 +514,6 @@ def test_a_masked_rival_is_no_rival():
 
 
 def test_examples_in_docstrings_are_true():
-    assert doctest.testmod(membership).failed == doctest.testmod(membership_comparison).failed == 0
+    names = ("membership", "members")
+    modules = [importlib.import_module(f"rasura.auditing.{name}") for name in names]
+    assert all(doctest.testmod(one).failed == 0 < doctest.testmod(one).attempted for one in modules)

@@ -1,10 +1,8 @@
 """The report: every number of `verdict.json` on the page, nothing from it as markup, nothing from elsewhere."""
 
 import ast
-import base64
 import copy
 import functools
-import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,11 +10,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 import rasura.report
 from rasura.auditing import VERDICTS
@@ -26,6 +22,8 @@ from rasura.report.page import _NEXT
 
 SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
 finding, comparison, picture = (SAMPLES[name] for name in ("finding", "comparison", "picture"))
+
+
 class Reader(HTMLParser):
     """All tags, attributes and ids of a page, the text, and the cells of each table row."""
 

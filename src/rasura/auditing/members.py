@@ -15,7 +15,7 @@ from rasura.activations import Point, features
 from rasura.auditing.decoded import HEAD_SWAP, UNWRAPPED, Anchor
 from rasura.auditing.decoders import fit_logistic, standardised
 from rasura.auditing.likelihood_ratio import lira, rmia
-from rasura.auditing.membership import placements, roc_points, signals, true_positive_rate
+from rasura.auditing.membership import attack, placements, roc_points, signals, true_positive_rate
 from rasura.auditing.probe import Probe
 
 LOSS, ENTROPY, MARGIN, LOG_ODDS = "loss", "entropy", "margin", "log-odds"
@@ -25,7 +25,7 @@ SIGNALS = {
     ENTROPY: "the entropy of the answer",
     MARGIN: "the true class's logit above the best other",
     LOG_ODDS: "the log-odds of the true class",
-    ATTACK: "a logistic regression on the four, cross-fitted",
+    ATTACK: "a logistic regression on these, cross-fitted",
     FEATURES: "a logistic regression on the head's inputs, cross-fitted",
     UNWRAPPED: "the loss of the head's own outputs, where code after it changes them",
     HEAD_SWAP: "the loss under the original's head",
@@ -80,7 +80,8 @@ def remember(
     labels = pairs.members.labels.repeat(2)
     seen = signals(said, labels)
     values = {LOSS: -seen.loss, ENTROPY: -seen.entropy, MARGIN: seen.margin, LOG_ODDS: seen.log_odds}
-    values[ATTACK] = _read(torch.from_numpy(np.stack(list(values.values()), axis=1)), pairs.folds)
+    trained_on = np.arange(len(labels)) >= len(pairs.rows)
+    values[ATTACK] = attack(seen, trained_on, pairs.folds.repeat(2).numpy())
     values[FEATURES] = _read(read, pairs.folds)
     if head_said.shape == said.shape:
         values[UNWRAPPED] = -signals(head_said, labels).loss
@@ -152,7 +153,7 @@ def relative_likelihood(own: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def deviations(own: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How far each example's log-odds `[2, P]` lie above those of retrained models `[J, 2, P]`, in deviations (`lira`)."""
+    """Log-odds `[2, P]` in deviations from those of retrained models `[J, 2, P]` (`lira`)."""
     return np.stack([lira(own[part], others[:, part]) for part in (0, 1)])
 
 
