@@ -224,8 +224,9 @@ def test_jensen_shannon_is_the_square_of_scipys_distance(one, two):
 
 
 def test_jensen_shannon_takes_distributions_only():
-    with pytest.raises(AssertionError):
-        jensen_shannon(np.array([3.0, 5]), np.array([0.5, 0.5]))
+    for wrong in ([3.0, 5], [1.5, -0.5], [math.nan, 1]):
+        with pytest.raises(AssertionError):
+            jensen_shannon(np.array(wrong), np.array([0.5, 0.5]))
 
 
 def test_selectivity_of_known_cases():

@@ -223,11 +223,11 @@ def unit_selectivity(features: Tensor, labels: Tensor, forget_mask: Tensor) -> T
 
 
 def selectivity_change(before: Tensor, after: Tensor) -> float:
-    """How much of a layer's selectivity for the forget classes is gone: Σ|S after| / Σ|S before| − 1, per unit.
+    """How much of a layer's selectivity for forget classes is gone: mean |S after| / mean |S before| − 1, over units.
 
     0: as before; −1: none is left; above 0: it grew. A unit that flipped its sign has lost nothing. Units need not
     correspond, so a retrained model can stand in for `after`. A layer whose activations all shrank by half gives −0.5
-    without having forgotten anything: read it beside the same score for a retained class.
+    without having forgotten anything: read it beside the same score for a retained class. Chance keeps it above −1.
 
     Args:
         before: `[F, d1]`, `unit_selectivity` in the original model.

@@ -120,10 +120,9 @@ def bias_scores(bias: Tensor, forget_classes: Sequence[int]) -> BiasScores:
     """Whether forgetting sits in the biases: three scores of the gap between forget and retained classes.
 
     Low values: the forget classes' biases stand out, which suppresses the class and gives its name away. High values
-    are no evidence of forgetting: the untouched original has them too, and so has a head whose rows were turned away.
-    On effective biases a low value is also what an honestly retrained model shows, which has no reason to answer the
-    class on retained examples: only the distance from the references counts. They grow and shrink with the logits'
-    scale.
+    are no evidence of forgetting: the untouched original has them too. On effective biases a low value is also what an
+    honestly retrained model shows, which has no reason to answer the class on retained examples: only the distance from
+    the references counts. They depend on the logits' scale.
 
     Args:
         bias: `[K]`, of `effective_bias`; a head's own biases give the paper's scores.
@@ -158,7 +157,8 @@ def jensen_shannon(left: np.ndarray, right: np.ndarray) -> float:
     """
     from scipy.special import entr
 
-    assert math.isclose(left.sum(), 1, abs_tol=1e-6) and math.isclose(right.sum(), 1, abs_tol=1e-6), (left, right)
+    for side in (left, right):
+        assert side.min() >= 0 and math.isclose(side.sum(), 1, abs_tol=1e-6), side
     gained = entr((left + right) / 2) - (entr(left) + entr(right)) / 2
     return max(0.0, float(gained.sum() / math.log(2)))
 
