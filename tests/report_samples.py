@@ -149,6 +149,19 @@ def without_references() -> dict[str, Any]:
     return made
 
 
+ROLES = ("original", "model", "reference 1")
+"""The models that maps and heat maps show."""
+CURVE = (
+    (1, 0.12, 0.1),
+    (2, 0.2, 0.16),
+    (5, 0.4, 0.3),
+    (10, 0.55, 0.3),
+    (20, 0.7, 0.2),
+    (50, 0.8, 0.1),
+    (100, 0.86, 0.05),
+    (0, 0.9, 0.04),
+)
+"""Labels, recall of the original, and how far the retrained models lie below."""
 LAYERS = ("conv1", "layer1", "layer2", "layer3", "head input")
 
 
@@ -178,7 +191,7 @@ def sample_finding(seed: int = 0, **changes: Any) -> dict[str, Any]:
 def enriched(base: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     """A finding with references, and every block that it may have besides."""
     random = np.random.default_rng(seed)
-    made = copy.deepcopy(base) | {"format": 2}
+    made: dict[str, Any] = copy.deepcopy(base) | {"format": 2}
     made["request"] = {"kind": "classes", "samples": None} | made["request"]
     roles = [role for role in made["outputs"] if role != "original"]
     roles = ["original", "model", *(role for role in roles if role != "model")]
@@ -196,7 +209,11 @@ def enriched(base: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     made["maps"] = _maps(random, made)
     made["on_request"] = _on_request(random, roles)
     for one in made["pictures"]:
+<<<<<<< HEAD
         one.setdefault("heat", dict.fromkeys(roles[:3], one["image"]))
+=======
+        one.setdefault("heat", dict.fromkeys(ROLES, one["image"]))
+>>>>>>> page
     made["provenance"] = {
         "data_hash": "5d41402abc4b2a76b9719d911017c592",
         "models": {role: f"{at:032x}" for at, role in enumerate(roles, 0xABCDEF)},
@@ -209,7 +226,7 @@ def enriched(base: dict[str, Any], seed: int = 0) -> dict[str, Any]:
 def _plain(seed: int) -> dict[str, Any]:
     """Ten classes and the rungs, stages and shots of a usual net."""
     random = np.random.default_rng(seed)
-    made = finding()
+    made: dict[str, Any] = finding()
     classes = ["dog", "cat", "wolf", "fox", "lynx", "bear", "otter", "badger", "hare", "marten"]
     made["data"]["classes"] = classes
     for role, output in made["outputs"].items():
@@ -229,12 +246,15 @@ def _plain(seed: int) -> dict[str, Any]:
         ),
         *(
             _compared(random, "few-shot", "head input", share, share - 0.02, share - less, shots=shots)
-            for shots, share, less in ((1, 0.12, 0.1), (2, 0.2, 0.16), (5, 0.4, 0.3), (10, 0.55, 0.3), (20, 0.7, 0.2))
-            + ((50, 0.8, 0.1), (100, 0.86, 0.05), (0, 0.9, 0.04))
+            for shots, share, less in CURVE
         ),
         _compared(random, "few-shot area", "head input", 0.5, 0.48, 0.33, primary=True, above=True),
         _compared(random, "bias", "output", 0.9, 0.87, 0.28, above=True),
         _compared(random, "head swap", "head input", 0.91, 0.64, 0.06, above=True),
+    ]
+    made["retain"] = [
+        _compared(random, "output", "output", 0.8775, 0.8765, 0.88),
+        _compared(random, "linear", "head input", 0.89, 0.885, 0.884),
     ]
     return made
 
@@ -288,10 +308,15 @@ def _more_comparisons(random: np.random.Generator) -> list[dict[str, Any]]:
     rungs = [
         _compared(random, "batch norm", "output", 0.9, 0.06, 0.0),
         *(
+<<<<<<< HEAD
             _compared(
                 random, "prototype", "head input", 0.6 + shots / 200, 0.58 + shots / 200, 0.3 + shots / 200, shots
             )
             for shots in (1, 5, 10, 50)
+=======
+            _compared(random, "prototype", "head input", share, share - 0.02, share - 0.3, shots)
+            for shots, share in ((1, 0.6), (5, 0.63), (10, 0.66), (50, 0.85))
+>>>>>>> page
         ),
         _compared(random, "linear stitch", "head input", 0.9, 0.83, 0.2, above=True),
         *(_compared(random, bits, "output", 0.9, 0.05, 0.0) for bits in ("8 bits", "6 bits", "4 bits")),
@@ -375,9 +400,13 @@ def _maps(random: np.random.Generator, made: dict[str, Any]) -> dict[str, Any]:
         "layers": list(LAYERS),
         "labels": labels,
         "forget": [label == 1 for label in labels],
+<<<<<<< HEAD
         "points": {
             role: [stage(depth) for depth in range(len(LAYERS))] for role in ("original", "model", "reference 1")
         },
+=======
+        "points": {role: [stage(depth) for depth in range(len(LAYERS))] for role in ROLES},
+>>>>>>> page
     }
 
 
@@ -387,7 +416,7 @@ def _on_request(random: np.random.Generator, roles: list[str]) -> dict[str, Any]
     return {
         "relearn time": {
             "title": "Relearn time",
-            "how": "training resumes on the class. A line that climbs sooner than the retrained ones: it was still there.",
+            "how": "training resumes on the class. A line that climbs sooner than the retrained: it was still there.",
             "x_label": "steps",
             "y_label": "recall, %",
             "curves": [

@@ -4,6 +4,7 @@ import ast
 import copy
 import functools
 import re
+import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import rasura.report
 from rasura.auditing import VERDICTS
 from rasura.errors import InputError
 from rasura.report import page
-from rasura.report.page import _NEXT
+from rasura.report.wording import NEXT
 
 SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
-finding, comparison, picture = (SAMPLES[name] for name in ("finding", "comparison", "picture"))
+finding, full_finding, sample_finding = (SAMPLES[name] for name in ("finding", "full_finding", "sample_finding"))
+comparison, picture, without_references = (SAMPLES[name] for name in ("comparison", "picture", "without_references"))
+REFERENCES = SAMPLES["REFERENCES"]
 
 
 class Reader(HTMLParser):
@@ -90,7 +93,7 @@ def points(share: float) -> str:
 def test_every_number_of_the_table(label: str, number: int, part: str, at: int) -> None:
     made = finding()
     one = made[part][at]
-    _, original, model, retrained, _, over, margin, mark = Reader(page([made])).row(label, number)
+    _, _, model, retrained, original, over, margin, mark = Reader(page([made])).row(label, number)
     summary, excess = one["reference_summary"], one["excess"]
     assert original.startswith(percent(one["original"]))
     assert model.startswith(percent(one["model"]))
@@ -104,7 +107,7 @@ def test_accuracies_have_their_own_intervals() -> None:
     made = finding()
     read = Reader(page([made]))
     for label, part in (("Forget accuracy", "forget"), ("Retain accuracy", "retain")):
-        for cell, role in zip(read.row(label)[1:3], ("original", "model"), strict=True):
+        for cell, role in zip(read.row(label)[2:5:2], ("model", "original"), strict=True):
             own = made["outputs"][role][part]
             assert cell == f"{percent(own['point'])} {percent(own['low'])} to {percent(own['high'])}"
 
@@ -151,13 +154,13 @@ def test_provenance_gates_and_request_are_there() -> None:
 def test_verdict_reason_meaning_and_advice(verdict: str) -> None:
     read = Reader(page([finding(verdict=verdict, qualifiers=["provisional"], reason="Because of this.")]))
     meaning = VERDICTS[verdict]
-    for part in (verdict, "Because of this.", meaning[1:], "provisional", _NEXT[verdict], "What this does not show"):
+    for part in (verdict, "Because of this.", meaning[1:], "provisional", NEXT[verdict], "What this does not show"):
         assert part in read.text
     assert f"icon-{verdict.lower().replace(' ', '-')}" in read.ids()
 
 
 def test_advice_for_every_verdict() -> None:
-    assert _NEXT.keys() == VERDICTS.keys()
+    assert NEXT.keys() == VERDICTS.keys()
 
 
 NASTY = [
@@ -323,7 +326,7 @@ def test_many_classes_and_layers_stay_readable() -> None:
     ("findings", "message"),
     [
         ([], "none given"),
-        ([finding(format=2)], "format 2"),
+        ([finding(format=1)], "format 1; allowed: 2. Audit the model again"),
         ([finding(verdict="FINE")], "'FINE'"),
         ([finding(), finding(request={"forget": "dog", "classes": [0]})], "different requests"),
     ],

@@ -43,8 +43,8 @@ def stage_maps(
         layers: names of the stages in order; at most five are shown, evenly chosen, the last one always.
         features: role → one tensor `[N, d]` per layer, of the same examples for all.
         labels: int64 `[N]`.
-        forget: bool `[N]`, true for the forgotten examples; up to 80 are shown, and as many of the others as make 200, in
-            the shares of their classes.
+        forget: bool `[N]`, true for the forgotten examples; up to 80 are shown, and as many of the others as make 200,
+            in the shares of their classes.
         seed: of the choice and of t-SNE.
 
     Returns:

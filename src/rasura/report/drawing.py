@@ -147,9 +147,7 @@ def unit_above(axes: "Axes", label: str) -> None:
     """The unit of the vertical axis, written above it, and a grid."""
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    axes.annotate(
-        label, (0, 1), (-34, 9), xycoords="axes fraction", textcoords="offset points", color=MUTED, size=10.5
-    )
+    axes.annotate(label, (0, 1), (-34, 9), xycoords="axes fraction", textcoords="offset points", color=MUTED, size=10.5)
 
 
 @contextmanager

@@ -41,6 +41,7 @@ class Block:
 
     Attributes:
         key: makes its id.
+        about: a few words for those who decide whether to open it.
         how: one line on how to read it; empty where its figures say so themselves.
         groups: rows of a table of scores, under their headings.
         figures: drawings.
@@ -52,6 +53,7 @@ class Block:
 
     key: str
     title: str
+    about: str
     how: str = ""
     groups: Sequence[tuple[str, list[Row]]] = ()
     figures: Sequence[Figure] = ()
@@ -81,9 +83,14 @@ def evidence(finding: dict[str, Any], key: str) -> list[Block]:
         _maps(finding),
         _pictures(finding),
         _membership(finding, key),
-        Block("head", "The last layer", figures=head(finding, key)),
-        Block("geometry", "Shape of the features", figures=geometry(finding, key)),
-        Block("request", "Measured on request", figures=on_request(finding, key)),
+        Block("head", "The last layer", "effective bias, alignment", figures=head(finding, key)),
+        Block(
+            "geometry",
+            "Shape of the features",
+            "similarity (CKA), class distances, purity, selectivity",
+            figures=geometry(finding, key),
+        ),
+        Block("request", "Measured on request", "what was asked for besides", figures=on_request(finding, key)),
     ]
     primary = MEMBERSHIP if finding["request"]["kind"] == SAMPLES else NUMBERS
     return sorted(blocks, key=lambda block: block.key != primary)
@@ -95,6 +102,7 @@ def _numbers(finding: dict[str, Any]) -> Block:
     return Block(
         NUMBERS,
         "The numbers",
+        "accuracies and primary scores",
         "the dot is this model. In the blue band it is as retrained, at the square as the original.",
         [(name, [rows[key] for key in keys if key in rows]) for name, keys in parts],
     )
@@ -104,6 +112,7 @@ def _ladder(finding: dict[str, Any]) -> Block:
     return Block(
         LADDER,
         "Recovery ladder",
+        "cheap changes that may bring it back",
         "each rung is one change to the model, the cheapest first. Where the dot leaves the blue band towards the "
         "square, that change brings the class back: it was hidden, not erased.",
         [("", ladder(finding))],
@@ -114,8 +123,9 @@ def _readers(finding: dict[str, Any], key: str) -> Block:
     return Block(
         "readers",
         "What decoders read",
-        "each decoder is fitted on one part of the held-out examples and read on the other. The triangle is the same decoder on an "
-        "untrained net, the cross on raw inputs: what shows there is in the data, not in the model.",
+        "linear and other probes, layer by layer, with few labels",
+        "each decoder is fitted on one part of the held-out examples and scored on the other. Triangle: the same on an "
+        "untrained net; cross: on raw inputs. What shows there is in the data, not in the model.",
         [("At the head input", readers(finding))],
         figures=[*profiles(finding, key), *few_shot_curve(finding, key)],
     )
@@ -125,37 +135,22 @@ def _answers(finding: dict[str, Any], key: str) -> Block:
     return Block(
         "answers",
         "What it answers instead",
+        "routing, AUROC, selectivity, calibration; class by class",
         "",
         [("Told by the answers alone", answer_rows(finding))],
         figures=routing(finding, key),
         tables=[("Class by class", _classes(finding))],
-        note=_routing_distance(finding["routing"]),
     )
-
-
-def _routing_distance(found: dict[str, Any] | None) -> str:
-    if not found:
-        return ""
-    if found["distance"] is None:
-        return "Its distance from retrained models is missing: that needs two of them."
-    text = (
-        f"{percent(found['distance'])} of the answers would have to change to match the retrained mean (total "
-        f"variation); up to {percent(found['band'])} is usual among retrained models, so this is "
-        f"{'outside' if found['outside'] else 'inside'}."
-    )
-    if found["jensen_shannon"] is None:
-        return text
-    band = found["jensen_shannon_band"]
-    usual = "" if band is None else f", up to {band:.3f} is usual"
-    return f"{text} Jensen–Shannon divergence: {found['jensen_shannon']:.3f} bits{usual}."
 
 
 def _maps(finding: dict[str, Any]) -> Block:
     return Block(
         "maps",
         "The stages as maps",
-        "every dot is an example; neighbours in the net lie side by side (t-SNE). Black dots in an island of their own, "
-        "as in the original: that stage still sets the forgotten apart. Sizes and distances of islands mean nothing.",
+        "t-SNE of original, this model and a retrained one",
+        "every dot is an example; neighbours in the net lie side by side (t-SNE). Large dots (the forgotten) in an "
+        "island of their own, as in the original: that stage still sets them apart. Sizes and distances of islands "
+        "mean nothing.",
         maps=stage_maps(finding),
     )
 
@@ -167,7 +162,7 @@ def _pictures(finding: dict[str, Any]) -> Block:
     if heat:
         how += " Warm colour: where the score of the forgotten class comes from (Grad-CAM); grey: from nowhere."
     note = "Without Grad-CAM: that needs a net with feature maps, and captum (pip install 'rasura[explain]')."
-    return Block("pictures", "Some examples", how, pictures=shown, note="" if heat else note)
+    return Block("pictures", "Some examples", "answers and Grad-CAM", how, pictures=shown, note="" if heat else note)
 
 
 def _with_heat(one: dict[str, Any]) -> dict[str, Any]:
@@ -179,11 +174,13 @@ def _membership(finding: dict[str, Any], key: str) -> Block:
     found = finding["membership"] or {}
     rates = found.get("true_positive_rate") or {}
     table = Table(["Model", "Found at 1% false alarms"], [[role(name), percent(rate)] for name, rate in rates.items()])
-    count = f"{found.get('members', 0):,} forgotten training examples beside {found.get('non_members', 0):,} unseen ones. "
+    members, others = found.get("members", 0), found.get("non_members", 0)
     return Block(
         MEMBERSHIP,
         "Membership",
-        count + "At 50% they cannot be told apart; above the blue band, better than in models that were not trained on them.",
+        "attacks, ROC curves",
+        f"{members:,} forgotten training examples beside {others:,} unseen ones. At 50% they cannot be told "
+        "apart; above the blue band, better than in models that were not trained on them.",
         [("How well members can be told (AUC)", membership(finding))],
         figures=roc(finding, key),
         tables=[("Found at 1% false alarms", table)] if rates else [],

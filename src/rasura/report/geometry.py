@@ -41,7 +41,7 @@ def geometry(finding: dict[str, Any], key: str) -> list[Figure]:
         rows = [one for one in found.get("agreement") or [] if one["to"] == to]
         how = f"whether classes lie as near and as far from each other as in {_the(to)}."
         shown.append((f"Class distances, to {_the(to)}", rows, "rank correlation", how))
-    how = "how often an example’s ten neighbours are of its class, beyond chance. In the retrained band: no clump is left."
+    how = "how often an example’s ten neighbours are of its class, beyond chance. In the band: no clump is left."
     shown.append(("Neighbours of its kind", found.get("purity") or [], "purity − chance", how))
     how = "how much single units answer to the forgotten class more than to the others, as a mean over units."
     shown.append(("Units of its own", found.get("selectivity") or [], "selectivity", how))

@@ -47,8 +47,8 @@ def _groups(finding: dict[str, Any], found: dict[str, Any]) -> tuple[list[int], 
     classes, forget = finding["data"]["classes"], set(finding["request"]["classes"])
     shares = (finding["routing"] or {}).get("shares") or {}
     retained = [number for number in range(len(classes)) if number not in forget]
-    said = {number: max((row[number] for name, row in shares.items() if name != ORIGINAL), default=0) for number in retained}
-    near = sorted(retained, key=lambda number: -said[number])[:MOST_GROUPS] if shares else []
+    rows = [row for name, row in shares.items() if name != ORIGINAL]
+    near = sorted(retained, key=lambda number: -max(row[number] for row in rows))[:MOST_GROUPS] if rows else []
     place = {number: at for at, number in enumerate(near, start=1)}
     groups = [
         0 if forgotten else place.get(label, MOST_GROUPS + 1)

@@ -32,7 +32,7 @@ def roc(finding: dict[str, Any], key: str) -> list[Figure]:
             "Telling members from strangers",
             _drawn(curves, f"{key}-roc", np.linspace(0, 1, 101), logarithmic=False),
             "the share of forgotten training examples that are found (up) for each share of false alarms (right). On "
-            "the dotted line nothing can be told; inside the retrained band no more than in a model that never saw them.",
+            "the dotted line nothing can be told; in the retrained band no more than in a model that never saw them.",
             _table(curves),
         ),
         Figure(
@@ -81,4 +81,4 @@ def _at(points: np.ndarray, rate: Any) -> Any:
 
 def _table(curves: dict[str, np.ndarray]) -> Table:
     rows = [[percent(rate), *(percent(float(_at(points, rate))) for points in curves.values())] for rate in RATES]
-    return Table(["False alarms", *(role(name) for name in curves)], rows)
+    return Table(["False alarms", *(role(name).capitalize() for name in curves)], rows)

@@ -23,13 +23,15 @@ def points(share: float | None, sign: str = "+") -> str:
     return "–" if share is None else _minus(f"{100 * share:{sign}.1f}")
 
 
-def plain(value: float | None, digits: int = 3) -> str:
-    """A number that is no share: significant digits, thousands apart.
+def plain(value: float | None) -> str:
+    """A number that is no share: three decimals, one from ten on, none if it is whole; thousands apart.
 
-    >>> plain(0.12345), plain(-1234567.0, 7), plain(None), plain(0.0)
-    ('0.123', '−1,234,567', '–', '0')
+    >>> plain(0.12345), plain(-12.34), plain(1234567), plain(None)
+    ('0.123', '−12.3', '1,234,567', '–')
     """
-    return "–" if value is None else _minus(f"{value:,.{digits}g}" if abs(value) < 1e4 else f"{value:,.0f}")
+    if value is None:
+        return "–"
+    return _minus(f"{value:,.{0 if value == round(value) else 3 if abs(value) < 10 else 1}f}")
 
 
 def position(share: float) -> str:

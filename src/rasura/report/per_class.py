@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from rasura.auditing import MODEL, ORIGINAL
 from rasura.report.drawing import INK, OURS, RETRAINED, Bars, Figure, Table, drawing, place_axes, svg
-from rasura.report.numbers import plain, role, shortened
+from rasura.report.numbers import percent, plain, role, shortened
 from rasura.report.scores import reference_roles
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def routing(finding: dict[str, Any], key: str) -> list[Figure]:
         drawn = svg(figure, f"{key}-routing", "Answers on the forgotten class", said)
     how = (
         "which class the model names instead. Bars as long as the retrained ones: it answers like a model that never "
-        "saw the class."
+        f"saw the class. {_distance(finding['routing'])}"
     )
     return [Figure("Where the forgotten class goes", drawn, how)]
 
@@ -73,6 +73,21 @@ def head(finding: dict[str, Any], key: str) -> list[Figure]:
     return figures
 
 
+def _distance(found: dict[str, Any]) -> str:
+    if found["distance"] is None:
+        return "Its distance from retrained models is missing: that needs two of them."
+    text = (
+        f"{percent(found['distance'])} of the answers would have to change to match the retrained mean (total "
+        f"variation); up to {percent(found['band'])} is usual among retrained models, so this is "
+        f"{'outside' if found['outside'] else 'inside'}."
+    )
+    if found["jensen_shannon"] is None:
+        return text
+    band = found["jensen_shannon_band"]
+    usual = "" if band is None else f", up to {band:.3f} is usual"
+    return f"{text} Jensen–Shannon divergence: {found['jensen_shannon']:.3f} bits{usual}."
+
+
 def _centred(values: Sequence[float]) -> list[float]:
     """Logits mean the same with a constant added to all: only differences between classes compare across models."""
     mean = sum(values) / len(values)
@@ -82,7 +97,7 @@ def _centred(values: Sequence[float]) -> list[float]:
 def _class_table(finding: dict[str, Any], values: dict[str, Sequence[float | None]]) -> Table:
     classes = finding["data"]["classes"]
     rows = [[name, *(plain(values[each][number]) for each in values)] for number, name in enumerate(classes)]
-    return Table(["Class", *(role(name) for name in values)], rows)
+    return Table(["Class", *(role(name).capitalize() for name in values)], rows)
 
 
 def _dots(finding: dict[str, Any], values: dict[str, list[float]], key: str, title: str) -> str:
@@ -151,7 +166,9 @@ def _paired_bars(axes: "Axes", bars: Bars, width: float) -> None:
         _row_of_bars(axes, [(at, sum(each) / len(each)) for at, each in retrained], RETRAINED, width)
         lows, highs = ([end(each) for _, each in retrained] for end in (min, max))
         axes.hlines([at for at, _ in retrained], lows, highs, color=INK, linewidth=1.4, clip_on=False)
-    axes.plot(bars.original, range(len(bars.names)), "s", color=INK, markersize=7, markerfacecolor="none", clip_on=False)
+    axes.plot(
+        bars.original, range(len(bars.names)), "s", color=INK, markersize=7, markerfacecolor="none", clip_on=False
+    )
     _rows(axes, bars)
     axes.set_xlim(0, 100)
     axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rasura.auditing import MODEL, ORIGINAL
-from rasura.report.numbers import percent, span
+from rasura.report.numbers import span
 
 FORGET, RETAIN, LINEAR, AREA, RETAIN_PROBE = "forget", "retain", "linear", "area", "retain probe"
 SAMPLES = "samples"
@@ -40,13 +40,13 @@ RUNGS = {
     "unwrapped": ("Unwrapped", "code after the head taken away"),
     "bias": ("Bias", "one bias per class refitted"),
     "head swap": ("Head swap", "the original’s last layer put back"),
-    "batch norm": ("Batch norm", "its statistics taken anew on retained examples"),
-    "prototype": ("Prototype", "the class’s row is the mean of its labelled features"),
-    "few-shot": ("Few-shot head", "the last layer refitted with few labels"),
-    "8 bits": ("8 bits", "weights rounded, nothing else needed"),
-    "6 bits": ("6 bits", "weights rounded more coarsely"),
-    "4 bits": ("4 bits", "weights rounded very coarsely"),
-    "linear stitch": ("Linear stitch", "a linear map fitted from its features to the original’s head"),
+    "batch norm": ("Batch norm", "statistics taken anew on retained examples"),
+    "prototype": ("Prototype", "their mean feature as the class’s row"),
+    "few-shot": ("Few-shot head", "the last layer refitted"),
+    "8 bits": ("8 bits", "weights rounded, no data needed"),
+    "6 bits": ("6 bits", "weights rounded more"),
+    "4 bits": ("4 bits", "weights rounded coarsely"),
+    "linear stitch": ("Linear stitch", "a linear map in front of the original’s head"),
 }
 """The rungs of the recovery ladder from cheap to costly: what the page calls them, and what is done."""
 FEW = 50
@@ -57,7 +57,7 @@ READERS = {
     "nearest neighbours": ("Nearest neighbours", "the five nearest examples vote"),
     "kernel machine": ("Kernel machine", "curved borders (RBF)"),
     "perceptron": ("Perceptron", "one hidden layer"),
-    "shuffled labels": ("Control: shuffled labels", "must be near chance, or a reader is broken"),
+    "shuffled labels": ("Control: shuffled labels", "must be near chance, or the decoders cannot be believed"),
 }
 """The decoders at the head input: what the page calls them, and what they add."""
 SIGNALS = {
@@ -119,7 +119,8 @@ def absent(finding: dict[str, Any], rows: dict[str, Row]) -> list[str]:
         return []
     missing = [label for key, label, _ in _MAIN.values() if key not in rows]
     compared = {one["decoder"] for one in finding["comparisons"]}
-    return [one.lower() for one in (*missing, *(RUNGS[key][0] for key in ("unwrapped", "bias", "head swap") if key not in compared))]
+    missing += [RUNGS[key][0] for key in ("unwrapped", "bias", "head swap") if key not in compared]
+    return [one.lower() for one in missing]
 
 
 def ladder(finding: dict[str, Any]) -> list[Row]:
@@ -135,20 +136,20 @@ def ladder(finding: dict[str, Any]) -> list[Row]:
         rows += [_row(_labelled(name, one["shots"]), hint, one, returns=one is back) for one in mine]
         if not mine and _decides(finding, decoder):
             rows.append(Row(name, "only this model has it; see the verdict’s reason", returns=True))
-    return rows if found else []
+    return rows if len(rows) > 1 else []
 
 
 def readers(finding: dict[str, Any]) -> list[Row]:
     """What every decoder at the head input reads, the control last."""
-    count = len(finding["data"]["classes"])
-    rows = []
-    for decoder, (name, hint) in READERS.items():
-        if decoder == "shuffled labels":
-            hint = f"must be near chance ({percent(1 / count)}), or the readers cannot be believed"
-        for one in finding["comparisons"]:
-            if one["decoder"] == decoder and one["layer"] == "head input":
-                rows.append(_row(name, hint, one))
-    return rows
+    found = [one for one in finding["comparisons"] if one["layer"] == "head input"]
+    return [
+        replace(
+            _row(name, hint, one), anchors={key: share for key, share in one["anchors"].items() if share is not None}
+        )
+        for decoder, (name, hint) in READERS.items()
+        for one in found
+        if one["decoder"] == decoder
+    ]
 
 
 def answer_rows(finding: dict[str, Any]) -> list[Row]:
@@ -165,7 +166,9 @@ def answer_rows(finding: dict[str, Any]) -> list[Row]:
             continue
         original = values[ORIGINAL]
         known = [value for name in reference_roles(finding) if (value := values[name]) is not None]
-        rows.append(Row(label, hint, None if original is None else {"point": original}, {"point": values[MODEL]}, span(known)))
+        rows.append(
+            Row(label, hint, None if original is None else {"point": original}, {"point": values[MODEL]}, span(known))
+        )
     return rows
 
 
@@ -205,7 +208,6 @@ def _row(
         references=one["reference_summary"],
         excess=one["excess"],
         margin=one["margin"],
-        anchors={name: value for name, value in one["anchors"].items() if value is not None},
         mark=_mark(one),
         primary=one["primary"],
         returns=returns,
@@ -246,7 +248,7 @@ def headline(finding: dict[str, Any], rows: dict[str, Row], rungs: list[Row]) ->
     changes = [row for row in rungs[1:] if row.model and row.excess]
     if changes and finding["request"]["kind"] != SAMPLES:
         largest = next((row for row in changes if row.returns), max(changes, key=_excess))
-        shown.append(replace(largest, label="After a cheap change", hint=largest.label.lower()))
+        shown.append(replace(largest, label="After one change", hint=largest.label.lower()))
     if LINEAR in rows:
         shown.append(replace(rows[LINEAR], label="Read from inside", hint="linear probe, head input"))
     shown.append(replace(rows[RETAIN], label="Still right on the rest", hint="retain accuracy"))

@@ -29,6 +29,12 @@ _SAMPLE_MEANING = {
     "RESIDUAL": "the examples can be told from unseen ones better than in retrained models",
     "OVER-ERASED": "the examples are treated unlike any retrained model would treat them",
 }
+_SAMPLE_NEXT = {
+    "MASKED": "Do not treat the request as fulfilled where others can get at the weights: retrain without them.",
+    "RESIDUAL": "The examples can still be told: use a stronger method, or retrain without them.",
+    "ERASED": "Within the stated margin it is as a model that was not trained on them. Keep this page and verdict.json "
+    "with the model as the record.",
+}
 _BEHIND = {
     "unwrapped": "In code after the last layer. The net itself still names it",
     "bias": "Behind the biases of the last layer",
@@ -52,8 +58,10 @@ def meaning(finding: dict[str, Any]) -> str:
 
 def advice(finding: dict[str, Any]) -> str:
     """What to do."""
-    text = NEXT[finding["verdict"]]
-    return text.replace("the class", "the examples") if _of_samples(finding) else text
+    usual = NEXT[finding["verdict"]]
+    if not _of_samples(finding):
+        return usual
+    return _SAMPLE_NEXT.get(finding["verdict"], usual.replace("the class", "the examples"))
 
 
 def asked(finding: dict[str, Any]) -> list[str]:
@@ -117,9 +125,9 @@ def _hidden(finding: dict[str, Any], rungs: Sequence[Row]) -> Iterator[str]:
         behind = next((text for rung, text in _BEHIND.items() if where.startswith(rung)), f"At {where}")
         yield f"{behind}."
         if back and back.model:
-            yield f"After one cheap change ({back.hint}) it names {_own(back)} {_others(back)}."
+            yield f"After one change ({back.hint}) it names {_own(back)} {_others(back)}."
     elif verdict == "RESIDUAL":
-        yield f"Inside: found at {where}."
+        yield f"{'In how it treats the examples' if _of_samples(finding) else 'Inside'}: found at {where}."
     else:
         yield {
             "INVALID": "Not known. While a precondition fails, nothing is claimed.",
@@ -152,5 +160,3 @@ def _others(row: Row) -> str:
 
 def _of_samples(finding: dict[str, Any]) -> bool:
     return finding["request"]["kind"] == SAMPLES
-
-
