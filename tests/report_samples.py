@@ -209,11 +209,7 @@ def enriched(base: dict[str, Any], seed: int = 0) -> dict[str, Any]:
     made["maps"] = _maps(random, made)
     made["on_request"] = _on_request(random, roles)
     for one in made["pictures"]:
-<<<<<<< HEAD
-        one.setdefault("heat", dict.fromkeys(roles[:3], one["image"]))
-=======
         one.setdefault("heat", dict.fromkeys(ROLES, one["image"]))
->>>>>>> page
     made["provenance"] = {
         "data_hash": "5d41402abc4b2a76b9719d911017c592",
         "models": {role: f"{at:032x}" for at, role in enumerate(roles, 0xABCDEF)},
@@ -308,15 +304,8 @@ def _more_comparisons(random: np.random.Generator) -> list[dict[str, Any]]:
     rungs = [
         _compared(random, "batch norm", "output", 0.9, 0.06, 0.0),
         *(
-<<<<<<< HEAD
-            _compared(
-                random, "prototype", "head input", 0.6 + shots / 200, 0.58 + shots / 200, 0.3 + shots / 200, shots
-            )
-            for shots in (1, 5, 10, 50)
-=======
             _compared(random, "prototype", "head input", share, share - 0.02, share - 0.3, shots)
             for shots, share in ((1, 0.6), (5, 0.63), (10, 0.66), (50, 0.85))
->>>>>>> page
         ),
         _compared(random, "linear stitch", "head input", 0.9, 0.83, 0.2, above=True),
         *(_compared(random, bits, "output", 0.9, 0.05, 0.0) for bits in ("8 bits", "6 bits", "4 bits")),
@@ -400,13 +389,7 @@ def _maps(random: np.random.Generator, made: dict[str, Any]) -> dict[str, Any]:
         "layers": list(LAYERS),
         "labels": labels,
         "forget": [label == 1 for label in labels],
-<<<<<<< HEAD
-        "points": {
-            role: [stage(depth) for depth in range(len(LAYERS))] for role in ("original", "model", "reference 1")
-        },
-=======
         "points": {role: [stage(depth) for depth in range(len(LAYERS))] for role in ROLES},
->>>>>>> page
     }
 
 

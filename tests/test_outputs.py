@@ -2,6 +2,7 @@
 
 import doctest
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
 from rasura.auditing import outputs
+from rasura.auditing.membership import auc
 from rasura.auditing.outputs import (
     bias_scores,
     effective_bias,
     expected_calibration_error,
-    forget_logit_auroc,
+    forget_log_odds,
     jensen_shannon,
     klom,
     margins,
@@ -56,35 +58,45 @@ def calibration_error(probability: np.ndarray, labels: np.ndarray, bins: int) ->
     return total
 
 
+def calibrated(logits: torch.Tensor, labels: torch.Tensor, bins: int = 15) -> float:
+    confidence, said = logits.double().softmax(1).max(1)
+    return expected_calibration_error(confidence.numpy(), (said == labels).numpy(), bins)
+
+
+def forget_logit_auroc(logits: torch.Tensor, mask: torch.Tensor, forgets: Sequence[int]) -> float:
+    odds = forget_log_odds(logits, forgets).numpy()
+    return auc(odds[mask.numpy()], odds[~mask.numpy()])
+
+
 def test_calibration_error_by_hand():
     # Confidences 0.9, 0.8, 0.6, 0.6; right, wrong, right, wrong. Two bins: all in the upper one, 0.5 against 0.725.
     probability = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.4, 0.6]], dtype=torch.float64)
     labels = torch.tensor([0, 1, 1, 0])
-    assert expected_calibration_error(probability.log(), labels, 2) == pytest.approx(0.225)
+    assert calibrated(probability.log(), labels, 2) == pytest.approx(0.225)
     # Five bins: 0.9 alone (gap 0.1), 0.8 alone at its bin's upper edge (0.8), and 0.6 likewise with half of two (0.1).
-    assert expected_calibration_error(probability.log() + 3, labels, 5) == pytest.approx((0.1 + 0.8 + 2 * 0.1) / 4)
+    assert calibrated(probability.log() + 3, labels, 5) == pytest.approx((0.1 + 0.8 + 2 * 0.1) / 4)
 
 
 @pytest.mark.parametrize("bins", [1, 7, 15, 100])
 def test_calibration_error_agrees_with_its_definition(bins):
     labels, logits = classifier(sure=1.5)
     expected = calibration_error(logits.softmax(1).numpy(), labels.numpy(), bins)
-    assert expected_calibration_error(logits, labels, bins) == pytest.approx(expected, abs=1e-12)
+    assert calibrated(logits, labels, bins) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_model_that_draws_its_answers_is_calibrated_and_an_overconfident_one_is_not():
     logits = 1.5 * normal(20_000, 5)
     labels = torch.multinomial(logits.softmax(1), 1, generator=torch.Generator().manual_seed(1))[:, 0]
-    assert expected_calibration_error(logits, labels) < 0.015
-    assert expected_calibration_error(5 * logits, labels) > 0.2
+    assert calibrated(logits, labels) < 0.015
+    assert calibrated(5 * logits, labels) > 0.2
 
 
 def test_calibration_error_has_both_ends():
     sure = torch.tensor([[-INFINITE, 0.0, -INFINITE]] * 4)
-    assert expected_calibration_error(sure, torch.tensor([1] * 4)) == 0
-    assert expected_calibration_error(sure, torch.tensor([0] * 4)) == 1
+    assert calibrated(sure, torch.tensor([1] * 4)) == 0
+    assert calibrated(sure, torch.tensor([0] * 4)) == 1
     with pytest.raises(InputError, match="bins: 0; allowed: 1 or more"):
-        expected_calibration_error(sure, torch.tensor([1] * 4), 0)
+        calibrated(sure, torch.tensor([1] * 4), 0)
 
 
 # -------------------------------------------------------------------------------------- forget logits

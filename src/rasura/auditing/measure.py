@@ -44,6 +44,7 @@ from rasura.auditing.nonlinear import (
     shuffled_linear,
     whitened_linear,
 )
+from rasura.auditing.outputs import forget_log_odds
 from rasura.auditing.probe import Probe
 from rasura.auditing.recovery import answers, batch_norm_recalibrated, linear_stitch, prototypes, quantised
 from rasura.errors import InputError
@@ -168,8 +169,7 @@ def _answers(logits: Tensor, probe: Probe) -> list[Decoded]:
     others[:, forgotten] = -torch.inf
     found = [_decoded(OUTPUT, "output", said, value=confidence), _decoded(RUNNER_UP, "output", others.argmax(1))]
     if forgotten:
-        odds = logits[:, forgotten].logsumexp(1) - others.logsumexp(1)
-        found.append(_decoded(LOG_ODDS, "output", said, value=odds))
+        found.append(_decoded(LOG_ODDS, "output", said, value=forget_log_odds(logits, forgotten)))
     return found
 
 

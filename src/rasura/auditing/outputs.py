@@ -33,7 +33,7 @@ class BiasScores:
     minimal_score: float
 
 
-def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
+def expected_calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
     """How far a model's confidence is from its accuracy: Σ_b n_b / N · |accuracy_b − mean confidence_b|.
 
     Confidence is the largest softmax probability; bins ((b − 1) / B, b / B] are equally wide. 0: as sure as it is
@@ -44,8 +44,8 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIB
     examples push it up: a perfectly calibrated model of ten classes scores 0.12 on 100 of them and 0.04 on 1,000.
 
     Args:
-        logits: `[N, K]`; −∞ allowed, but not in a whole row.
-        labels: int64 `[N]`.
+        confidence: `[N]`, the probability of each answer, 0..1.
+        right: `[N]`, 1 where the answer is right, 0 where it is not.
         bins: B, 1 or more.
 
     Returns:
@@ -58,43 +58,30 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = CALIB
     """
     if bins < 1:
         raise InputError(f"bins: {bins}; allowed: 1 or more")
-    confidence, predicted = logits.double().softmax(1).max(1)
-    assert len(labels) and not bool(confidence.isnan().any())
-    which = torch.bucketize(confidence, torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1])
-    gaps = torch.zeros(bins, dtype=torch.float64).index_add_(0, which, (predicted == labels).double() - confidence)
-    return float(gaps.abs().sum() / len(labels))
+    assert len(right) == len(confidence) > 0
+    which = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+    gaps = np.bincount(which, right.astype(float) - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(right))
 
 
-def forget_logit_auroc(logits: Tensor, forget_mask: Tensor, forget_classes: Sequence[int]) -> float:
-    """How well the forget classes' logits tell forget examples from retained ones.
+def forget_log_odds(logits: Tensor, forget_classes: Sequence[int]) -> Tensor:
+    """Log-odds `[N]` of the forget classes against all others: logsumexp(z_forget) − logsumexp(z_others).
 
-    The area under the ROC curve of the log-odds logsumexp(z_forget) − logsumexp(z_others): the chance that a forget
-    example has higher ones than a retained example, ties counting half. 1: told apart, though the class may never be
-    answered; 0.5: not; below: pushed down for forget examples in particular, which gives them away as well.
+    The area under their ROC curve, forget examples against retained ones, is what is left of the class in the logits.
+    1: told apart, though the class may never be answered; 0.5: not; below: pushed down for forget examples in
+    particular, which gives them away as well.
 
     Logits of −∞ (a mask) make all log-odds alike: 0.5. So 0.5 is what a mask shows, not what is left inside. A mask of
     −10⁹ leaves the order of the other logits. Retrained models lie above 0.5 where the class resembles others.
 
     Args:
         logits: `[N, K]`; −∞ allowed, but not in a whole row.
-        forget_mask: bool `[N]`, at least one true and one false.
         forget_classes: columns of the forget classes, not all.
-
-    Returns:
-        0..1, a probability.
-
-    Source: Hanley and McNeil, Radiology 143, 1982 (the area as a rank statistic).
     """
-    from scipy.stats import rankdata
-
     columns = torch.zeros(logits.shape[1], dtype=torch.bool)
     columns[list(forget_classes)] = True
     wide = logits.double()
-    odds = wide[:, columns].logsumexp(1) - wide[:, ~columns].logsumexp(1)
-    forget, retained = int(forget_mask.sum()), int((~forget_mask).sum())
-    assert forget and retained and not bool(odds.isnan().any())
-    ranks = float(rankdata(odds.numpy())[forget_mask.numpy()].sum())
-    return (ranks - forget * (forget + 1) / 2) / (forget * retained)
+    return wide[:, columns].logsumexp(1) - wide[:, ~columns].logsumexp(1)
 
 
 def effective_bias(weight: Tensor, bias: Tensor | None, retain_mean: Tensor) -> Tensor:
