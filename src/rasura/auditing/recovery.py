@@ -34,7 +34,8 @@ LEAST_FREEDOM = 1e-6
 def answers(model: nn.Module, probe: Probe, seed: int) -> Tensor:
     """The class `[N]` that a net says of every forget example and of 250 retained ones; −1 for the others.
 
-    A full pass for each changed copy of a net would cost more than all decoders together.
+    A full pass for each changed copy of a net would cost more than all decoders together. The same seed chooses the
+    same examples for every model.
     """
     retained = spread(probe.labels, ~probe.forget, SCORED_RETAINED, seed)
     chosen = torch.cat([probe.forget.nonzero()[:, 0], retained]).sort().values
@@ -80,7 +81,7 @@ def batch_norm_recalibrated(model: nn.Module, probe: Probe, seed: int) -> Tensor
         norm.momentum = None
         norm.train()
     chosen = spread(probe.labels, ~probe.forget, RECALIBRATION, seed)
-    for batch in chosen.tensor_split(-(-len(chosen) // BATCH)):
+    for batch in chosen.tensor_split(math.ceil(len(chosen) / BATCH)):
         logits_of(copied, to_device(probe.examples.batch(batch)[0], device_of(copied)))
     return answers(copied, probe, seed)
 
@@ -135,8 +136,8 @@ def prototypes(
 def quantised(model: nn.Module, bits: int) -> nn.Module:
     """A copy whose every operator has weights on a grid of 2^bits − 1 values; biases and norms stay.
 
-    Each output channel's weights become the nearest multiples of max|w| / (2^(bits−1) − 1). Unlearning that moved
-    weights by less than half a step is undone: such a copy answers as the quantised original does.
+    Each output channel's weights become the nearest multiples of max|w| / (2^(bits−1) − 1). Where unlearning moved
+    weights by little beside that step, most fall back on the values that the original's would have.
 
     Source: Zhang et al. (2025), "Catastrophic failure of LLM unlearning via quantization", arXiv:2410.16454, with the
     plainest of its quantisers, round to nearest.
