@@ -15,11 +15,11 @@ from rasura.auditing import (
     Gate,
     Judgement,
     Scores,
-    comparison,
     judge,
     reference_name,
 )
 from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
+from rasura.auditing.evidence import AREA
 from rasura.auditing.statistics import detection_margin
 
 CLASSES, FORGET = 5, 4
@@ -432,7 +432,7 @@ def test_the_few_shot_area_is_the_mean_over_the_logarithm_of_shots():
     models = {MODEL: decoded(Model()), ORIGINAL: decoded(TRAINED), reference_name(0): decoded(Model())}
     names = tuple(map(str, range(CLASSES)))
     judgement = judge(Scores(labels, np.arange(500), (FORGET,), names, models), 0)
-    area = next(one for one in judgement.comparisons if one.decoder == comparison.AREA)
+    area = next(one for one in judgement.comparisons if one.decoder == AREA)
     assert area.model == pytest.approx(((0.2 + 0.6) / 2 + (0.6 + 0.8) / 2) / 2)  # 1, 10, 100 are equal steps
 
 

@@ -100,7 +100,7 @@ def membership_comparisons(scores: Scores, seed: int) -> list[Comparison]:
     Primary for a sample request are the attack on outputs and, beside two retrained models or more, the relative
     likelihood.
     """
-    if not scores.members:
+    if not all(model in scores.members for model in scores.models):
         return []
     values = _signals(scores)
     shared = [name for name in values[MODEL] if all(name in one for one in values.values())]

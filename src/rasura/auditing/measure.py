@@ -268,9 +268,15 @@ def _further_rungs(model: nn.Module, inner: Tensor, probe: Probe, anchor: Anchor
     recalibrated = batch_norm_recalibrated(model, probe, seed)
     if recalibrated is not None:
         rungs.append(_decoded(BATCH_NORM, "output", recalibrated))
-    for name, bits in QUANTISED.items():
-        rungs.append(_decoded(name, "output", answers(quantised(model, bits), probe, seed)))
-    return rungs
+    return [*rungs, *_rounded_weights(model, probe, seed)]
+
+
+def _rounded_weights(model: nn.Module, probe: Probe, seed: int) -> list[Decoded]:
+    try:
+        copies = {name: quantised(model, bits) for name, bits in QUANTISED.items()}
+    except InputError:
+        return []  # weights that a hook computes cannot be rounded
+    return [_decoded(name, "output", answers(copied, probe, seed)) for name, copied in copies.items()]
 
 
 def _sampled(probe: Probe, among: Tensor, most: int, generator: torch.Generator) -> Tensor:

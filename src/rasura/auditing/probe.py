@@ -11,7 +11,7 @@ from rasura.errors import InputError
 FOLDS = 5
 LEAST_EXAMPLES = 2 * FOLDS
 """Held-out examples of a forget class below which nothing can be cross-fitted."""
-MOST_FORGOTTEN, MOST_RETAINED = 1_000, 3_000
+MOST_FORGOTTEN, MOST_RETAINED = 1_000, 2_000
 """Held-out examples that are decoded: of each forget class, and of all retained classes together, evenly. More would
 make intervals a little narrower and every decoder slower."""
 LEAST_RETAINED = 50

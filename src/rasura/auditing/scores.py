@@ -1,5 +1,6 @@
 """Per-example scores of all models as one table, in memory and as Parquet: the verdict is computed from it alone."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,7 +157,7 @@ def _runs(table: Any) -> Iterator[tuple[tuple[str, str, str, int, int], Any]]:
     change = np.ones(table.num_rows, dtype=bool)
     change[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
     starts = np.flatnonzero(change)
-    for start, stop in zip(starts, [*starts[1:], table.num_rows], strict=True):
+    for start, stop in itertools.pairwise([*starts, table.num_rows]):
         model, decoder, layer, shots, draw = (key[start] for key in keys)
         yield (str(model), str(decoder), str(layer), int(shots), int(draw)), table.slice(start, stop - start)
 
