@@ -238,26 +238,30 @@ def test_ids_are_unique_and_labels_lead_somewhere() -> None:
             assert (value or "").removeprefix("#") in read.ids()
 
 
+def figures(text: str) -> list[ElementTree.Element]:
+    """The drawings with a description, parsed as XML."""
+    found = re.findall(r"<svg viewBox.*?</svg>", text, flags=re.DOTALL)
+    return [ElementTree.fromstring(figure) for figure in found if "<desc" in figure]
+
+
 def test_every_figure_is_sound_and_says_what_it_shows() -> None:
-    figures = re.findall(r"<svg viewBox.*?</svg>", page([finding()]), flags=re.DOTALL)
-    drawn = [ElementTree.fromstring(figure) for figure in figures if "<desc" in figure]
-    assert len(drawn) == 4
+    drawn = figures(page([finding()]))
+    assert len(drawn) == 3
     spoken = ["".join(figure.find("desc").itertext()) for figure in drawn]  # pyright: ignore[reportOptionalMemberAccess]
     assert "layer1: this model 33.5%" in spoken[0]
     assert "10: this model 15.0%" in spoken[1] and "all: this model 77.7%" in spoken[1]
-    assert "bias: this model 86.4%" in spoken[2]
-    assert "dog: this model 51.2%" in spoken[3]
+    assert "dog: this model 51.2%" in spoken[2]
 
 
 def test_without_references_it_says_what_is_missing() -> None:
     text = page([without_references()])
     read = Reader(text)
     assert "No retrained model was given. Missing here: linear probes" in read.text
-    assert "layer by layer, with few labels, after a cheap change" in read.text
+    assert "Not measured here: recovery ladder, what decoders read" in read.text
     assert "Its distance from retrained models is missing" in read.text
-    assert text.count("<desc") == 1
-    assert read.row("Forget accuracy")[1].startswith("90.1%")
-    assert read.row("Forget accuracy")[3:] == ["–", "", "–", "–", "–"]
+    assert len(figures(text)) == 1
+    assert read.row("Forget accuracy")[2].startswith("4.6%")
+    assert read.row("Forget accuracy")[3:] == ["–", "90.1% 88.1% to 92.1%"]
 
 
 def test_one_reference_has_no_routing_band() -> None:
@@ -342,3 +346,218 @@ def test_drawing_libraries_are_imported_only_when_a_page_is_made() -> None:
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in modules} & {"matplotlib", "jinja2", "markupsafe"}
+
+
+@functools.cache
+def full_text(kind: str = "classes") -> str:
+    return page([full_finding() if kind == "classes" else sample_finding()])
+
+
+@functools.cache
+def full_page(kind: str = "classes") -> Reader:
+    return Reader(full_text(kind))
+
+
+OPTIONAL = ("heads", "geometry", "membership", "maps", "on_request", "provenance", "seconds_per_block")
+
+
+def only(*blocks: str) -> dict[str, Any]:
+    """A finding with few blocks, whose page is made sooner."""
+    return full_finding(comparisons=[], **{block: None for block in OPTIONAL if block not in blocks})
+
+
+def test_the_verdict_comes_first_and_in_plain_words() -> None:
+    text = full_page().text
+    parts = (
+        "What was asked",
+        "What was found",
+        "Where it hides",
+        "What this does not show",
+        "What to do",
+        "The numbers",
+    )
+    assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
+    for part in (
+        "to be as a model that never saw the class. Made to forget by damp.",
+        "Asked directly, it names 4.6% of the held-out cat (original 90.1%",
+        "Behind the biases of the last layer. After one change (one bias per class refitted) it names 87.0%",
+        "Also above the retrained models: few-shot area, head swap, linear stitch.",
+        "(membership) is measured below",
+    ):
+        assert part in text, part
+
+
+def test_all_blocks_say_how_to_read_them() -> None:
+    text = full_text()
+    blocks = re.findall(r'<section class="block".*?</section>', text, flags=re.DOTALL)
+    assert [re.findall(r"<h3[^>]*>(.*?)</h3>", block)[0] for block in blocks] == [
+        "The numbers",
+        "Recovery ladder",
+        "What decoders read",
+        "What it answers instead",
+        "The stages as maps",
+        "Some examples",
+        "Membership",
+        "The last layer",
+        "Shape of the features",
+        "Measured on request",
+    ]
+    assert all("How to read this:" in block for block in blocks)
+    for figure in re.findall(r"<figure>.*?</figure>", text, flags=re.DOTALL):
+        assert "How to read this:" in figure or "t-SNE" in figure
+
+
+def test_a_reviewer_finds_the_numbers_of_every_block() -> None:
+    made, text = full_finding(), full_page().text
+    found = [
+        *(percent(rate) for rate in made["membership"]["true_positive_rate"].values()),
+        *(percent(made["outputs"]["model"][key]) for key in ("calibration_error", "forget_logit_auroc", "selectivity")),
+        *(f"{value:.3f}".replace("-", "−") for head in made["heads"].values() for value in head["effective_bias"]),
+        *(f"{row['model']:.3f}" for row in made["geometry"]["similarity"] + made["geometry"]["purity"]),
+        *(f"{value:.3f}" for row in made["geometry"]["agreement"] for value in row["references"]),
+        *(f"{row['value']:,.1f}" for row in made["on_request"]["code length"]["rows"]),
+        *made["provenance"]["models"].values(),
+        made["provenance"]["data_hash"],
+        made["provenance"]["command"],
+        "decoders 21.4 s",
+        "0.031 bits, up to 0.021 is usual",
+    ]
+    assert [one for one in found if one not in text] == []
+
+
+def test_rungs_stand_from_cheap_to_costly_and_one_is_marked() -> None:
+    read = full_page()
+    start = next(at for at, row in enumerate(read.rows) if row and row[0].startswith("Change, cheapest first"))
+    rungs = [" ".join(row[0].split()) for row in read.rows[start + 1 : start + 14]]
+    heads = ("Nothing changed", "Bias", "Head swap", "Batch norm", "Prototype, 1 label", "Prototype, 5 labels")
+    heads += ("Prototype, 10 labels", "Prototype, 50 labels", "Few-shot head, 50 labels", "8 bits", "6 bits", "4 bits")
+    assert all(rung.startswith(head) for rung, head in zip(rungs, (*heads, "Linear stitch"), strict=True))
+    assert [rung for rung in rungs if "comes back" in rung] == ["Bias one bias per class refitted it comes back here"]
+
+
+def test_a_rung_that_only_this_model_has_is_marked_without_numbers() -> None:
+    made = finding(where="unwrapped")
+    made["comparisons"] = [one for one in made["comparisons"] if one["decoder"] != "unwrapped"]
+    row = Reader(page([made])).row("Unwrapped")
+    assert "it comes back here" in row[0]
+    assert row[2:] == ["–"] * 6
+
+
+@pytest.mark.parametrize(("verdict", "where"), [("DAMAGED", "output"), ("RESIDUAL", "linear probe, head input")])
+def test_no_rung_is_marked_when_the_class_does_not_come_back(verdict: str, where: str) -> None:
+    assert "it comes back here" not in page([finding(verdict=verdict, where=where)])
+
+
+def test_decoders_stand_beside_their_anchors() -> None:
+    made, text = full_finding(), full_text()
+    names = ("Linear", "Linear, whitened", "Nearest neighbours", "Kernel machine", "Perceptron", "Control")
+    places = [text.index(f'<th scope="row">{name}', text.index("At the head input")) for name in names]
+    assert places == sorted(places)
+    knn = next(one for one in made["comparisons"] if one["decoder"] == "nearest neighbours")
+    row = text[places[2] : places[3]]
+    assert f'<i class="net" style="left:{percent(knn["anchors"]["random net"])}">' in row
+    assert f'<i class="raw" style="left:{percent(knn["anchors"]["raw inputs"])}">' in row
+
+
+def test_every_stage_has_its_maps_and_the_last_is_chosen() -> None:
+    made, text = full_finding(), full_text()
+    stages = re.findall(r'<div class="stage">(.*?)</div>', text, flags=re.DOTALL)
+    assert len(stages) == len(made["maps"]["layers"])
+    for stage in stages:
+        assert re.findall(r"<h4>(.*?)</h4>", stage) == ["original", "this model", "retrained 1"]
+        assert stage.count("h0") == 3 * len(made["maps"]["labels"])
+        assert stage.count('class="group-0"') == 3
+    inputs = re.findall(r'<input type="radio"[^>]*>', text)
+    assert ["checked" in one for one in inputs] == [False] * 4 + [True]
+
+
+def test_a_dot_lies_where_the_map_says() -> None:
+    made = only("maps")
+    made["maps"] |= {"layers": ["last"], "labels": [1, 0], "forget": [True, False]}
+    made["maps"]["points"] = {"model": [[[0.25, 1.0], [0.5, 0.0]]]}
+    text = page([made])
+    assert '<path class="group-0" d="M25 0h0"/>' in text  # up is up
+    assert '<path class="group-2" d="M50 100h0"/>' in text  # dog: the second most frequent answer
+
+
+def test_heat_maps_of_ours_are_shown_and_their_absence_explained() -> None:
+    made = only()
+    count = 4 * len(made["pictures"])
+    assert full_page().tags.count("img") == count
+    made["pictures"][0]["heat"]["model"] = "https://elsewhere/x.png"
+    assert Reader(page([made])).tags.count("img") == count - 1
+    assert "pip install 'rasura[explain]'" in Reader(page([finding()])).text
+
+
+def test_the_roc_table_reads_the_curve() -> None:
+    made = only("membership")
+    made["membership"]["roc"] = {"model": [[0.0, 0.0], [0.1, 0.6], [1.0, 1.0]]}
+    read = Reader(page([made]))
+    assert read.row("5.0%") == ["5.0%", "30.0%"]
+    assert read.row("10.0%") == ["10.0%", "60.0%"]
+    assert read.row("50.0%") == ["50.0%", "77.8%"]
+
+
+def test_a_request_for_samples_begins_with_membership() -> None:
+    read = full_page("samples")
+    text = read.text
+    titles = [text.index(f"{title} How to read this:") for title in ("Membership", "The numbers")]
+    assert titles == sorted(titles)
+    assert "asked about 312 examples of pets that the original was trained on" in text
+    assert "to be as a model that was never trained on them" in text
+    assert "The examples can be told from unseen ones better than in retrained models" in text
+    assert "brings the class back" not in text and "the class was" not in text
+    assert read.row("RMIA")[2].startswith("68.0%")
+
+
+def test_several_requests_for_samples_are_summed_up_by_membership() -> None:
+    read = Reader(page([sample_finding(name=name) for name in ("one", "two")]))
+    heads = read.row("Model")
+    assert heads[2:4] == ["Membership, RMIA", "Membership, attack"]
+    assert read.row("one")[2].startswith("▲ above 68.0%")
+
+
+def test_what_was_not_measured_is_left_out() -> None:
+    none = page([finding(**dict.fromkeys(OPTIONAL))])
+    assert none == page([finding()])
+    assert (
+        "Not measured here: the stages as maps, membership, the last layer, shape of the features, measured on" in none
+    )
+    assert "Not measured here" not in full_text()
+
+
+def test_unknown_values_inside_a_block_are_dashes() -> None:
+    made = only("heads", "geometry", "membership")
+    made["heads"]["reference 1"] = None
+    made["heads"]["model"]["alignment"][3] = None
+    made["geometry"]["similarity"][0]["references"] = []
+    made["membership"]["rows"][2] |= {"original": None, "references": [], "excess": None, "margin": None}
+    read = Reader(page([made]))
+    assert read.row("RMIA")[3:5] == ["–", "–"]
+    assert "Weight and features" not in read.text
+
+
+def test_a_head_that_is_no_linear_map_is_left_out() -> None:
+    made = only("heads")
+    made["heads"]["model"] = None
+    assert "the last layer" in Reader(page([made])).text.partition("Not measured here:")[2]
+
+
+def test_full_findings_stay_small_and_fold_the_heavy_blocks() -> None:
+    text = page([full_finding(seed, name=f"method {seed}") for seed in range(2)])
+    assert len(text.encode()) < 2 * 400_000  # five on a page: two megabytes at most
+    assert text.count('<details class="block"') == 2 * 8
+    assert text.count('<section class="block"') == 2 * 2
+    read = Reader(text)
+    assert len(read.ids()) == len(set(read.ids()))
+
+
+def test_names_in_every_block_stay_text() -> None:
+    made = full_finding()
+    made["data"]["classes"][0] = made["maps"]["layers"][0] = NASTY[0]
+    made["geometry"]["purity"][0]["layer"] = made["provenance"]["command"] = NASTY[1]
+    made["on_request"]["relearn time"] |= {"title": NASTY[0], "how": NASTY[1], "x_label": NASTY[2]}
+    made["membership"]["rows"][0]["signal"] = NASTY[0]
+    read = Reader(page([made]))
+    assert set(read.tags) == set(full_page().tags)
+    assert {name for name, _ in read.attributes} == {name for name, _ in full_page().attributes}
