@@ -105,13 +105,14 @@ def heat_maps(model: nn.Module, inputs: Tensor, target_class: int, layer: str) -
         layer: a module with an output `[B, C, H, W]` (see `spatial_stage`).
 
     Returns:
-        One PNG as a data URI per image. None at all where captum is not installed, or where the inputs are no images.
+        One PNG as a data URI per image. None at all where captum is not installed, where the inputs are no images, or
+        where the model has no output for the class.
 
     It does not show that a model knows the class: a score that is never the largest has a map too, and a map scaled
     to its own maximum says nothing about the score's size.
 
     Raises:
-        InputError: the model has no such layer, or no such class.
+        InputError: the model has no such layer.
 
     Source: Selvaraju et al., 2017, eq. 1 and 2; the computation is captum's.
     """
@@ -125,9 +126,8 @@ def heat_maps(model: nn.Module, inputs: Tensor, target_class: int, layer: str) -
     # Inputs that ask for gradients carry them through nets whose parameters are all frozen.
     asking = inputs.to(device_of(model)).detach().clone().requires_grad_(True)
     with evaluating(model), torch.enable_grad():
-        classes = logits_of(model, asking).shape[1]
-        if not 0 <= target_class < classes:
-            raise InputError(f"target_class: {target_class}; allowed: 0 to {classes - 1}")
+        if target_class >= logits_of(model, asking).shape[1]:
+            return []
         tracer = LayerGradCam(lambda batch: logits_of(model, batch), modules[layer])
         found = tracer.attribute(asking, target=target_class, relu_attributions=True)
     assert isinstance(found, Tensor)

@@ -128,11 +128,13 @@ def ladder(finding: dict[str, Any]) -> list[Row]:
 
     A rung that decides without being comparable (code that retrained models do not have) stands there without numbers.
     """
-    found = [(decoder, one) for decoder in RUNGS for one in finding["comparisons"] if _is_rung(decoder, one, finding)]
-    back = _return(finding, [one for _, one in found])
+    found = [one for decoder in RUNGS for one in finding["comparisons"] if one["decoder"] == decoder]
+    most = max((one["shots"] for one in found if one["decoder"] == "few-shot" and one["shots"] <= FEW), default=0)
+    found = [one for one in found if one["decoder"] != "few-shot" or 0 < one["shots"] == most]
+    back = _return(finding, found)
     rows = []
     for decoder, (name, hint) in RUNGS.items():
-        mine = [one for key, one in found if key == decoder]
+        mine = [one for one in found if one["decoder"] == decoder]
         rows += [_row(_labelled(name, one["shots"]), hint, one, returns=one is back) for one in mine]
         if not mine and _decides(finding, decoder):
             rows.append(Row(name, "only this model has it; see the verdict’s reason", returns=True))
@@ -216,13 +218,6 @@ def _row(
 
 def _mark(one: dict[str, Any]) -> str:
     return "above" if one["above"] else "below" if one["below"] else ""
-
-
-def _is_rung(decoder: str, one: dict[str, Any], finding: dict[str, Any]) -> bool:
-    if one["decoder"] != decoder:
-        return False
-    most = max((c["shots"] for c in finding["comparisons"] if c["decoder"] == decoder and c["shots"] <= FEW), default=0)
-    return decoder != "few-shot" or (one["shots"] == most and most > 0)
 
 
 def _labelled(name: str, shots: int) -> str:
