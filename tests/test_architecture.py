@@ -17,7 +17,7 @@ FLOORS = [
     {"training"},
     {"activations"},
     {"methods", "auditing"},
-    {"testing", "report"},
+    {"testing", "report", "strength"},
     {"finding"},
     {"runs"},
     {"bench", "demo", "listing", "tables"},

@@ -106,9 +106,7 @@ def test_a_branch_reads_what_the_head_reads(net, width):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(
-    ("method", "kept"), [(BoundaryExpand(learning_rate=0.005), 0.75), (DomainAdversarial(), 0.95)]
-)
+@pytest.mark.parametrize(("method", "kept"), [(BoundaryExpand(learning_rate=0.005), 0.75), (DomainAdversarial(), 0.95)])
 def test_the_class_is_forgotten_and_the_others_stay(method, kept):
     problem = small_problem()
     model, _ = method(problem)

@@ -5,6 +5,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rasura.methods._history import forgotten_classes
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Method, Outcome, Problem, class_name, forget, method_class, names
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from rasura.methods.svd_projection import SvdProjection as SvdProjection
     from rasura.methods.unsir import Unsir as Unsir
 
-__all__ = ["Method", "Outcome", "Problem", "forget", "method_class", "names"]
+__all__ = ["Method", "Outcome", "Problem", "Strength", "forget", "forgotten_classes", "method_class", "names"]
 
 
 def __getattr__(name: str) -> Any:

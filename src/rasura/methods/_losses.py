@@ -89,12 +89,12 @@ def obey(teacher: nn.Module, temperature: float, distillation: float, labels: fl
     return loss
 
 
-def masked_distillation(teacher: nn.Module, forget_classes: tuple[int, ...]) -> Loss:
-    """Mean KL(teacher without the forget classes and the example's own ‖ student)."""
+def masked_distillation(teacher: nn.Module, closed: tuple[int, ...]) -> Loss:
+    """Mean KL(teacher without the closed classes and the example's own ‖ student)."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         target = logits_of(teacher, batch.inputs).clone()
-        target[:, list(forget_classes)] = -torch.inf
+        target[:, list(closed)] = -torch.inf
         target.scatter_(1, batch.labels[:, None], -torch.inf)
         return divergence(target, logits_of(model, batch.inputs)).mean()
 

@@ -9,6 +9,7 @@ from torch import nn
 from rasura.methods._branch import branched
 from rasura.methods._losses import shadowed
 from rasura.methods._recipes import constant_sgd
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
@@ -39,6 +40,7 @@ class BoundaryExpand:
     batch_size: int = 64
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)

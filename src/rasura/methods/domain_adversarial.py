@@ -12,6 +12,7 @@ from rasura.methods._branch import branched
 from rasura.methods._examples import joined
 from rasura.methods._losses import confusion
 from rasura.methods._recipes import constant_sgd
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
@@ -46,6 +47,7 @@ class DomainAdversarial:
     hidden: int = 100
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("reversal", 1e-3, 1.0)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)
