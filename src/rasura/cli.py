@@ -29,8 +29,8 @@ Make a trained classifier forget a class, and prove what is left of it inside.
 
   demo    [--out DIR]                                   the whole path on embedded data, one report at the end
   train   --data NAME --model NAME --out DIR            train a model; --without CLASS … makes a retrained reference
-  forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR
-  audit   --model DIR --original DIR --reference DIR … --data NAME --forget CLASS … --out DIR
+  forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR      (--strength auto: the weakest that forgets)
+  audit   --model DIR --original DIR --reference DIR … --data NAME --out DIR      (--forget CLASS …)
   audit   --recompute DIR                               judge stored scores again; no model is needed
   bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
@@ -86,6 +86,11 @@ class Forget:
         out: the model folder to write; a finished run of the same options there is kept.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
         seed: of all randomness in the method.
+        strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
+            the examples it is judged by are kept aside from training, never the held-out ones.
+        budget: with --strength auto, how many settings are tried at most.
+        goal: with --strength auto, accuracy on the examples to forget that counts as forgotten.
+        tolerance: with --strength auto, loss of accuracy on the others that is accepted.
         json: print one JSON object on stdout and nothing else.
     """
 
@@ -95,6 +100,10 @@ class Forget:
     out: Path
     architecture: str | None = None
     seed: int = 0
+    strength: Literal["auto"] | None = None
+    budget: int = 8
+    goal: float = 0.01
+    tolerance: float = 0.02
     json: bool = False
 
 
@@ -106,8 +115,8 @@ class Audit:
         model: the model in question: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
         original: the model before forgetting.
         data: the data; its held-out part must have been kept out of training and unlearning.
-        forget: classes that were to be forgotten, by name or number.
         out: the folder to write: verdict.json, scores.parquet, report.html.
+        forget: classes that were to be forgotten, by name or number; by default all that the model's history names.
         reference: models trained without the classes, from scratch, with other seeds. Three or more are advised;
             without any, the verdict is never ERASED.
         require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
@@ -119,8 +128,8 @@ class Audit:
     model: Path
     original: Path
     data: str
-    forget: tuple[str, ...]
     out: Path
+    forget: tuple[str, ...] = ()
     reference: tuple[Path, ...] = ()
     require: Verdict | None = None
     architecture: str | None = None
@@ -294,8 +303,9 @@ def _forget(arguments: list[str]) -> int:
     data = rasura.load_data(options.data)
     model = _load(options.model, options.architecture, data)
     request = rasura.ForgetClasses(_names(data, options.forget))
+    search = rasura.Search(options.budget, options.goal, options.tolerance) if options.strength else None
     with terminal() as progress:
-        _, record = forget_run(model, data, request, method, options.seed, options.out, progress)
+        _, record = forget_run(model, data, request, method, options.seed, options.out, progress, search)
     for line in record["warnings"]:
         print(f"rasura: {line}", file=sys.stderr)
     if options.json:
@@ -303,6 +313,9 @@ def _forget(arguments: list[str]) -> int:
         return 0
     effect = record["effect"]
     print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
+    if search:
+        found = record["search"]
+        print(f"  strength: {found['field']} {found['chosen']:g}, of {len(found['trials'])} settings tried")
     for part, what in (("forget", "to forget"), ("retain", "to keep")):
         before, after = effect[f"{part}_accuracy_before"], effect[f"{part}_accuracy_after"]
         print(f"  training images {what}: accuracy {before:.1%} → {after:.1%}")
@@ -319,8 +332,9 @@ def _audit(arguments: list[str]) -> int:
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
     data = rasura.load_data(options.data)
-    request = rasura.ForgetClasses(_names(data, options.forget))
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
+    named = rasura.ForgetClasses(_names(data, options.forget))
+    request = named if options.forget else rasura.methods.forgotten_classes(model)
     references = [_load(path, options.architecture, data) for path in options.reference]
     with terminal() as progress:
         name = options.model.resolve().name
