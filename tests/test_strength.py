@@ -242,7 +242,8 @@ HARD: dict[str, tuple[str, Any, str]] = {
     "bad teacher does nothing": (CONVNET, methods.BadTeacher(), "no effect"),
     "boundary shrink does nothing": (CONVNET, methods.BoundaryShrink(), "no effect"),
     "ssd destroys": (RESNET, methods.Ssd(alpha=1.0), "collapse"),
-    "negative gradient collapses": (RESNET, methods.NegativeGradient(10, 0.1, weight=0.1, target=0.0), "damage"),
+    "gradient ascent collapses": (CONVNET, methods.GradientAscent(learning_rate=0.3, target=0.0), "collapse"),
+    "negative gradient damages": (RESNET, methods.NegativeGradient(10, 0.03, weight=0.01, target=0.0), "damage"),
 }
 
 
@@ -257,6 +258,13 @@ def test_settings_that_do_not_do_raise_an_alarm_and_are_turned_into_forgetting(n
     kept = digits.test.take(digits.test.labels != 3)
     assert recall(outcome.model, digits.test.take(digits.test.labels == 3)) <= 0.1
     assert recall(outcome.model, kept) >= recall(original, kept) - 0.05
+
+
+def test_a_method_that_no_strength_can_help_is_returned_with_a_warning(digits, model):
+    rate_too_high = methods.NegativeGradient(5, 0.3, target=0.0)
+    outcome = search_strength(model, digits, REQUEST, rate_too_high, Search(budget=3))
+    assert not outcome.record["search"]["reached"]
+    assert outcome.warnings[0].startswith("strength: none of 3 settings of weight leaves accuracy")
 
 
 def test_the_command_line_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str], model: nn.Module):
