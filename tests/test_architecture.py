@@ -20,7 +20,7 @@ FLOORS = [
     {"testing", "report", "strength"},
     {"finding"},
     {"runs"},
-    {"bench", "demo", "listing", "tables"},
+    {"bench", "compare", "demo", "listing", "tables"},
     {"cli"},
     {"__main__"},
 ]

@@ -18,7 +18,7 @@ import tyro
 
 import rasura
 from rasura.errors import InputError, unknown
-from rasura.tables import print_findings, print_summary, qualified
+from rasura.tables import print_comparison, print_findings, print_summary, qualified
 
 Verdict = Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"]
 
@@ -32,6 +32,7 @@ Make a trained classifier forget a class, and prove what is left of it inside.
   forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR      (--strength auto: the weakest that forgets)
   audit   --model DIR --original DIR --reference DIR … --data NAME --out DIR      (--forget CLASS …)
   audit   --recompute DIR                               judge stored scores again; no model is needed
+  compare --model DIR --data NAME --forget CLASS … --reference DIR … --out DIR      methods side by side, one page
   bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
   list    methods|models|data|decoders                  what there is
@@ -162,6 +163,38 @@ class Report:
     """
 
     folder: tyro.conf.Positional[Path]
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Run several methods on one model, audit them all, and rank them on one page. A stopped comparison goes on.
+
+    Attributes:
+        model: the original: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
+        data: what the model was trained on: a name (`rasura list data`) or a path.
+        forget: classes to forget, by name or number.
+        reference: models trained without the classes, from scratch, with other seeds. Three or more are advised.
+        out: folder for all runs, audits, comparison.json and comparison.html.
+        methods: names (`rasura list methods`), with their default settings; by default all. Two controls that only
+            silence the answers, logit-mask and bias-shift, are always there.
+        strength: "auto" searches the strength of every method that has one.
+        budget: with --strength auto, how many settings of each method are tried at most.
+        architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
+        seed: of methods and audits.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    model: Path
+    data: str
+    forget: tuple[str, ...]
+    reference: tuple[Path, ...]
+    out: Path
+    methods: tuple[str, ...] = ()
+    strength: Literal["auto"] | None = None
+    budget: int = 8
+    architecture: str | None = None
+    seed: int = 0
     json: bool = False
 
 
@@ -354,6 +387,28 @@ def _report_finding(found: dict[str, Any], folder: Path, require: str | None, js
     return 1 if wanted and not met else 0
 
 
+def _compare(arguments: list[str]) -> int:
+    from rasura.compare import PAGE, compare
+    from rasura.methods import method_class, names
+    from rasura.progress import terminal
+
+    options = _parsed(Compare, arguments, "compare")
+    methods = {name: method_class(name)() for name in options.methods or names()}
+    data = rasura.load_data(options.data)
+    request = rasura.ForgetClasses(_names(data, options.forget))
+    model = _load(options.model, options.architecture, data)
+    references = [_load(path, options.architecture, data) for path in options.reference]
+    search = rasura.Search(options.budget) if options.strength else None
+    with terminal() as progress:
+        rows, failed = compare(model, data, request, methods, references, options.out, progress, options.seed, search)
+    if options.json:
+        _print_json({"page": str(options.out / PAGE), "rows": [row.to_json() for row in rows], "failed": failed})
+        return 0
+    print_comparison([row.to_json() for row in rows], failed)
+    print(f"\nThe page: {options.out / PAGE}")
+    return 0
+
+
 def _bench(arguments: list[str]) -> int:
     from rasura.bench import read_grid, run_grid, summarise
     from rasura.files import write_json
@@ -409,6 +464,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "forget": _forget,
     "audit": _audit,
+    "compare": _compare,
     "bench": _bench,
     "report": _report,
     "list": _list,
