@@ -42,7 +42,8 @@ def accuracies(findings: Sequence[dict[str, Any]], key: str) -> str:
                 weight="bold",
             )
         axes.set_xlim(-3, 103)
-        axes.set_ylim(0, 103)
+        lowest = min(row["retain"]["point"] for one in findings for row in one["outputs"].values())
+        axes.set_ylim(max(0.0, 100 * lowest - 8), 103)
         axes.set_xlabel("forget accuracy, %")
         axes.grid(axis="y")
         axes.set_axisbelow(True)
