@@ -16,7 +16,7 @@ from rasura.data import Examples
 from rasura.methods import forgotten_classes
 from rasura.methods._examples import other_labels
 from rasura.methods.boundary_shrink import nearest_classes
-from rasura.models import card_of
+from rasura.models import card_of, with_card
 from rasura.testing import small_problem
 
 
@@ -148,3 +148,18 @@ def test_the_command_line_forgets_one_class_after_the_other_and_audits_both(
     nothing = ["audit", "--model", str(tmp_path / "original"), "--original", str(tmp_path / "original"), *data]
     assert main([*nothing, "--out", str(tmp_path / "none")]) == 2
     assert "the model's history names no class" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", [{"method": "mine"}, {"request": {"classes": 5}}, {"request": {"classes": ["x"]}}])
+def test_a_history_that_is_none_of_ours_is_refused(digits, entry):
+    model = small_problem().model
+    strange = with_card(model, replace(card_of(model), history=(entry,)))
+    with pytest.raises(InputError, match=r"^history: an entry names no classes"):
+        forget(strange, digits, ForgetClasses([3]), Watching())
+
+
+def test_a_class_in_the_history_that_the_data_has_not_is_refused(digits):
+    model = small_problem().model
+    strange = with_card(model, replace(card_of(model), history=({"request": {"classes": [3, 12]}},)))
+    with pytest.raises(InputError, match=r"history: classes \(3, 12\) were forgotten; allowed: 0 to 9"):
+        forget(strange, digits, ForgetClasses([3]), Watching())

@@ -18,7 +18,7 @@ from rasura.data import Examples
 from rasura.methods import Strength
 from rasura.models import card_of
 from rasura.strength import FINEST
-from rasura.testing import small_problem
+from rasura.testing import check_method, small_problem
 
 UNSEARCHED = {"retrain", "logit-mask", "head-reset", "linear-filtration"}
 """Methods that have nothing to turn up or down."""
@@ -280,3 +280,13 @@ def test_the_command_line_searches(tmp_path: Path, capsys: pytest.CaptureFixture
     assert record["settings"]["calibration"] == 100
     assert main([*arguments[:-4], "--budget", "4", "--calibration", "100"]) == 2
     assert "holds another run" in capsys.readouterr().err
+
+
+def test_check_method_wants_a_strength_that_is_a_field():
+    @dataclass(frozen=True)
+    class Misnamed(Lower):
+        strength: ClassVar[Strength] = Strength("force", 1.0, 2.0)
+
+    with pytest.raises(AssertionError, match="`strength` names 'force'; name a field"):
+        check_method(Misnamed())
+    check_method(Lower())

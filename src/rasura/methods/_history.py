@@ -26,10 +26,13 @@ def earlier(model: nn.Module, data: Data) -> tuple[tuple[int, ...], Tensor]:
     """What earlier requests took out of the data: numbers of classes, and a mask `[N]` over the training examples.
 
     Raises:
-        InputError: single examples were forgotten from data of another size, where positions mean other examples.
+        InputError: single examples were forgotten from data of another size, where positions mean other examples; or
+            the history names a class that the data does not have.
     """
     card = card_of(model)
     classes = _classes_in(card)
+    if classes and not 0 <= classes[0] <= classes[-1] < len(data.classes):
+        raise InputError(f"history: classes {classes} were forgotten; allowed: 0 to {len(data.classes) - 1}")
     taken = torch.isin(data.train.labels, torch.tensor(classes, dtype=torch.int64))
     for entry in card.history:
         if "samples" in entry:
@@ -50,4 +53,7 @@ def remembered(request: Request, data: Data) -> dict[str, Any]:
 
 
 def _classes_in(card: Card) -> tuple[int, ...]:
-    return tuple(sorted({number for entry in card.history for number in entry.get("request", {}).get("classes", ())}))
+    try:
+        return tuple(sorted({int(number) for entry in card.history for number in entry["request"]["classes"]}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"history: an entry names no classes ({error!r}); allowed: as rasura wrote it") from None

@@ -32,11 +32,11 @@ class Problem:
         retain: training examples to keep; None for a method that does not declare them.
         forget_classes: numbers of the classes to forget; empty for a sample request.
         classes: number of classes K.
-        gone: numbers of the classes that earlier requests took: neither part has examples of them, and a method must
-            lead none to them.
         seed: where all of a method's randomness comes from.
         progress: where progress goes.
         recipe: how the original was trained, as far as known; `retrain` starts from it.
+        gone: numbers of the classes that earlier requests took: neither part has examples of them, and a method must
+            lead none to them.
     """
 
     model: nn.Module
@@ -44,10 +44,10 @@ class Problem:
     retain: Examples
     forget_classes: tuple[int, ...]
     classes: int
-    gone: tuple[int, ...] = ()
     seed: int = 0
     progress: Progress = silent
     recipe: Recipe = field(default_factory=Recipe)
+    gone: tuple[int, ...] = ()
 
     def copy_of_model(self) -> nn.Module:
         """A deep copy to work on, every parameter trainable."""
