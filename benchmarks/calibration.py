@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rasura.auditing import MODEL, ORIGINAL, Scores, judge, make_probe, measure, read_head, reference_name, wilson
-from rasura.auditing.comparison import forget_comparisons, retain_comparisons
-from rasura.data import ForgetClasses, load_data
+from rasura.auditing import MODEL, ORIGINAL, Scores, judge, make_probe, measure, read_anchor, reference_name, wilson
+from rasura.auditing.evidence import forget_comparisons, retain_comparisons
 from rasura.contents import versions
+from rasura.data import ForgetClasses, load_data
 from rasura.progress import terminal
 from rasura.runs import machine, train_run
 from rasura.training import Recipe
@@ -42,12 +42,12 @@ def measured(data_name: str, count: int, folder: Path) -> tuple[Scores, list]:
     with terminal() as progress:
         original = train_run(data, architecture, recipe, (), 0, home / "original", progress)
         probe = make_probe(data, request, 0)
-        head = read_head(original, probe)
+        anchor = read_anchor(original, probe)
         honest = []
         for seed in range(1, count + 1):
             model = train_run(data, architecture, recipe, (name,), seed, home / f"retrained-{seed}", progress)
-            honest.append(measure(model, probe, head, 0, progress))
-        table = {MODEL: honest[0], ORIGINAL: measure(original, probe, head, 0, progress)}
+            honest.append(measure(model, probe, anchor, 0, progress))
+        table = {MODEL: honest[0], ORIGINAL: measure(original, probe, anchor, 0, progress)}
     labels, rows = probe.labels.numpy().astype(np.int16), probe.rows.numpy()
     return Scores(labels, rows, probe.forget_classes, data.classes, table), honest
 

@@ -17,11 +17,11 @@ FLOORS = [
     {"training"},
     {"activations"},
     {"methods", "auditing"},
-    {"testing", "report"},
+    {"testing", "report", "strength"},
     {"contents"},
     {"finding"},
     {"runs"},
-    {"bench", "demo", "listing", "tables"},
+    {"bench", "compare", "demo", "listing", "tables"},
     {"cli"},
     {"__main__"},
 ]

@@ -20,7 +20,7 @@ import rasura
 from rasura.auditing import Goal
 from rasura.data import read_samples
 from rasura.errors import InputError, unknown
-from rasura.tables import print_findings, print_summary, qualified
+from rasura.tables import print_comparison, print_findings, print_summary, qualified
 
 Verdict = Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"]
 
@@ -31,9 +31,10 @@ Make a trained classifier forget a class, and prove what is left of it inside.
 
   demo    [--out DIR]                                   the whole path on embedded data, one report at the end
   train   --data NAME --model NAME --out DIR            train a model; --without CLASS … makes a retrained reference
-  forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR
-  audit   --model DIR --original DIR --reference DIR … --data NAME --forget CLASS … --out DIR
+  forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR      (--strength auto: the weakest that forgets)
+  audit   --model DIR --original DIR --reference DIR … --data NAME --out DIR      (--forget CLASS …)
   audit   --recompute DIR                               judge stored scores again; no model is needed
+  compare --model DIR --data NAME --forget CLASS … --reference DIR … --out DIR      methods side by side, one page
   bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
   list    methods|models|data|decoders                  what there is
@@ -92,6 +93,11 @@ class Forget:
         forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
         seed: of all randomness in the method.
+        strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
+            the examples it is judged by are kept aside from training, never the held-out ones.
+        budget: with --strength auto, how many settings are tried at most.
+        goal: with --strength auto, accuracy on the examples to forget that counts as forgotten.
+        tolerance: with --strength auto, loss of accuracy on the others that is accepted.
         json: print one JSON object on stdout and nothing else.
     """
 
@@ -102,6 +108,10 @@ class Forget:
     forget_samples: str | None = None
     architecture: str | None = None
     seed: int = 0
+    strength: Literal["auto"] | None = None
+    budget: int = 8
+    goal: float = 0.01
+    tolerance: float = 0.02
     json: bool = False
 
 
@@ -114,7 +124,7 @@ class Audit:
         original: the model before forgetting.
         data: the data; its held-out part must have been kept out of training and unlearning.
         out: the folder to write: verdict.json, scores.parquet, report.html.
-        forget: classes that were to be forgotten, by name or number.
+        forget: classes that were to be forgotten, by name or number; by default all that the model's history names.
         forget_samples: instead of classes: training examples that were to be forgotten, as in rasura train
             --without-samples.
         reference: models trained without what was to be forgotten, from scratch, with other seeds. Three or more are
@@ -166,6 +176,38 @@ class Report:
     """
 
     folder: tyro.conf.Positional[Path]
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Run several methods on one model, audit them all, and rank them on one page. A stopped comparison goes on.
+
+    Attributes:
+        model: the original: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
+        data: what the model was trained on: a name (`rasura list data`) or a path.
+        forget: classes to forget, by name or number.
+        reference: models trained without the classes, from scratch, with other seeds. Three or more are advised.
+        out: folder for all runs, audits, comparison.json and comparison.html.
+        methods: names (`rasura list methods`), with their default settings; by default all. Two controls that only
+            silence the answers, logit-mask and bias-shift, are always there.
+        strength: "auto" searches the strength of every method that has one.
+        budget: with --strength auto, how many settings of each method are tried at most.
+        architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
+        seed: of methods and audits.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    model: Path
+    data: str
+    forget: tuple[str, ...]
+    reference: tuple[Path, ...]
+    out: Path
+    methods: tuple[str, ...] = ()
+    strength: Literal["auto"] | None = None
+    budget: int = 8
+    architecture: str | None = None
+    seed: int = 0
     json: bool = False
 
 
@@ -308,8 +350,9 @@ def _forget(arguments: list[str]) -> int:
     data = rasura.load_data(options.data)
     model = _load(options.model, options.architecture, data)
     request = _request(data, options)
+    search = rasura.Search(options.budget, options.goal, options.tolerance) if options.strength else None
     with terminal() as progress:
-        _, record = forget_run(model, data, request, method, options.seed, options.out, progress)
+        _, record = forget_run(model, data, request, method, options.seed, options.out, progress, search)
     for line in record["warnings"]:
         print(f"rasura: {line}", file=sys.stderr)
     if options.json:
@@ -317,6 +360,9 @@ def _forget(arguments: list[str]) -> int:
         return 0
     effect = record["effect"]
     print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
+    if search:
+        found = record["search"]
+        print(f"  strength: {found['field']} {found['chosen']:g}, of {len(found['trials'])} settings tried")
     for part, what in (("forget", "to forget"), ("retain", "to keep")):
         before, after = effect[f"{part}_accuracy_before"], effect[f"{part}_accuracy_after"]
         print(f"  training images {what}: accuracy {before:.1%} → {after:.1%}")
@@ -333,8 +379,9 @@ def _audit(arguments: list[str]) -> int:
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
     data = rasura.load_data(options.data)
-    request = _request(data, options)
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
+    asked = options.forget or options.forget_samples
+    request = _request(data, options) if asked else rasura.methods.forgotten_classes(model)
     references = [_load(path, options.architecture, data) for path in options.reference]
     with terminal() as progress:
         name = options.model.resolve().name
@@ -352,6 +399,28 @@ def _report_finding(found: dict[str, Any], folder: Path, require: str | None, js
     wanted = (require or "").replace("-", " ").upper()
     met = found["verdict"].replace("-", " ") == wanted and not (wanted == "ERASED" and found["qualifiers"])
     return 1 if wanted and not met else 0
+
+
+def _compare(arguments: list[str]) -> int:
+    from rasura.compare import PAGE, compare
+    from rasura.methods import method_class, names
+    from rasura.progress import terminal
+
+    options = _parsed(Compare, arguments, "compare")
+    methods = {name: method_class(name)() for name in options.methods or names()}
+    data = rasura.load_data(options.data)
+    request = rasura.ForgetClasses(_names(data, options.forget))
+    model = _load(options.model, options.architecture, data)
+    references = [_load(path, options.architecture, data) for path in options.reference]
+    search = rasura.Search(options.budget) if options.strength else None
+    with terminal() as progress:
+        rows, failed = compare(model, data, request, methods, references, options.out, progress, options.seed, search)
+    if options.json:
+        _print_json({"page": str(options.out / PAGE), "rows": [row.to_json() for row in rows], "failed": failed})
+        return 0
+    print_comparison([row.to_json() for row in rows], failed)
+    print(f"\nThe page: {options.out / PAGE}")
+    return 0
 
 
 def _bench(arguments: list[str]) -> int:
@@ -409,6 +478,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "forget": _forget,
     "audit": _audit,
+    "compare": _compare,
     "bench": _bench,
     "report": _report,
     "list": _list,

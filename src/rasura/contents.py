@@ -138,9 +138,10 @@ def _pictures(probe: Probe, scores: Scores, data: Data, models: Mapping[str, nn.
 
 def _heat(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[int, str]:
     """Picture → where the score of its class comes from; empty for a net without maps, or without captum."""
-    layer = spatial_stage(model, inputs)
-    drawn: dict[int, str] = {}
-    for number in labels.unique().tolist() if layer is not None else []:
+    layer, drawn = spatial_stage(model, inputs), {}
+    if layer is None:
+        return {}
+    for number in labels.unique().tolist():
         rows = (labels == number).nonzero()[:, 0]
         drawn |= zip(rows.tolist(), heat_maps(model, inputs[rows], number, layer), strict=False)
     return drawn

@@ -17,10 +17,11 @@ from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_dat
 from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
 from rasura.finding import Finding, audit_all, recomputed
-from rasura.methods.contract import Method, Outcome, forget, name_of
-from rasura.models import fresh_model, hash_of_model, to_card, with_card, write_model
+from rasura.methods.contract import Method, forget, name_of
+from rasura.models import card_of, fresh_model, hash_of_model, to_card, with_card, write_model
 from rasura.models.card import Card
 from rasura.progress import Progress
+from rasura.strength import Search, search_strength
 from rasura.training import Recipe, fit, resolved
 
 RUN, CHECKPOINT = "run.json", "checkpoint.pt"
@@ -117,8 +118,13 @@ def forget_run(
     seed: int,
     folder: Path,
     progress: Progress,
+    search: Search | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Forget into a run folder, or take the result from there; the model, and the run's record."""
+    """Forget into a run folder, or take the result from there; the model, and the run's record.
+
+    With a `search`, the method's strength is searched (`search_strength`).
+    """
+    earlier = [entry["request"] for entry in card_of(model).history if "request" in entry]
     spec = {
         "kind": "forget",
         "method": name_of(method),
@@ -127,10 +133,15 @@ def forget_run(
         **_asked(request, data),
         "model": hash_of_model(model),
         "seed": seed,
+        **({"search": asdict(search)} if search else {}),
+        **({"earlier": earlier} if earlier else {}),
     }
 
     def work(partial: Path) -> None:
-        outcome: Outcome = forget(model, data, request, method, seed, progress)
+        if search:
+            outcome = search_strength(model, data, request, method, search, seed, progress)
+        else:
+            outcome = forget(model, data, request, method, seed, progress)
         write_model(outcome.model, partial)
         about = {"seconds": round(outcome.seconds, 3), "warnings": list(outcome.warnings)}
         write_json(partial / "record.json", outcome.record | about)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from rasura.data import Data, Examples, load_data
+from rasura.methods import Strength
 from rasura.methods.contract import Method, Problem, only_declared
 from rasura.models import fresh_model, to_card, with_card
 from rasura.training import Recipe, fit
@@ -46,7 +47,7 @@ def check_method(method: Method, problem: Problem | None = None) -> None:
     The method is called two or three times on the CPU. Checked are:
 
     * it is a frozen dataclass, every field has a default, the settings are JSON values, and `reads` is a class
-      variable that holds "forget", "retain", both or neither;
+      variable that holds "forget", "retain", both or neither; a `strength`, if it has one, names a field;
     * it reads only the examples that it declares: it runs where the others are None, gives the same bits where they
       are there, and no row but theirs is ever fetched; labels and rows of the examples stay as they are;
     * randomness comes from the problem's seed alone: another state of the global generators (torch, numpy, random)
@@ -135,6 +136,9 @@ def _check_declaration(method: Any) -> None:
     reads = getattr(kind, "reads", None)
     allowed = isinstance(reads, tuple) and set(reads) <= set(PARTS)
     assert allowed, f"`reads` is {reads!r}; make it a tuple of 'forget' and 'retain', or ()"
+    strength = getattr(kind, "strength", None)
+    if isinstance(strength, Strength):
+        assert strength.field in names, f"`strength` names {strength.field!r}; name a field of the dataclass"
     assert _is_json(asdict(method)), f"the settings {asdict(method)} are no JSON values; use numbers and strings"
 
 

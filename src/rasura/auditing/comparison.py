@@ -132,7 +132,7 @@ class Comparison:
             "primary": self.primary,
             "above": self.above,
             "below": self.below,
-            "untrained": {name: round(score, 5) for name, score in self.untrained.items()},
+            "anchors": {name: round(score, 5) for name, score in self.untrained.items()},
         }
 
 

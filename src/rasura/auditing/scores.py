@@ -130,13 +130,13 @@ def _table(key: tuple[str, str, str, int, int], rows: Any, labels: Any, predicte
 
 def read_scores(path: Path) -> Scores:
     """The table that `write_scores` wrote."""
-    import pyarrow.compute as compute
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(path)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    of_pairs = compute.equal(table["decoder"].cast("string"), MEMBERSHIP)
-    said, pairs = table.filter(compute.invert(of_pairs)), table.filter(of_pairs)
+    of_pairs = table["decoder"].to_numpy(zero_copy_only=False) == MEMBERSHIP
+    said, pairs = (table.filter(pa.array(mask)) for mask in (~of_pairs, of_pairs))
     rows, first = np.unique(said["example"].to_numpy(), return_index=True)
     labels = said["label"].to_numpy()[first]
     models: dict[str, list[Decoded]] = {}

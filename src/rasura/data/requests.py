@@ -91,8 +91,13 @@ class Parts:
     forget_classes: tuple[int, ...]
 
 
-def resolve(request: Request, data: Data) -> Parts:
+def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
     """Split the training examples by the request.
+
+    Args:
+        request: what is to be forgotten.
+        data: whose training examples are split.
+        taken: a mask `[N]` of training examples that earlier requests took: they are not retained.
 
     Raises:
         InputError: unknown class (with the nearest name), index outside the training set or given twice, nothing to
@@ -106,7 +111,8 @@ def resolve(request: Request, data: Data) -> Parts:
         going = _mask(request.indices, len(data.train))
     else:
         raise InputError(f"request: got {type(request).__name__}; allowed: ForgetClasses, ForgetSamples")
-    forget, retain = _filled("forget", data.train.take(going)), _filled("retain", data.train.take(~going))
+    staying = ~going if taken is None else ~(going | taken)
+    forget, retain = _filled("forget", data.train.take(going)), _filled("retain", data.train.take(staying))
     return Parts(forget, retain, going.nonzero()[:, 0], chosen)
 
 

@@ -14,6 +14,7 @@ from rasura.activations import Anatomy, Moments, Point, anatomy, stream
 from rasura.data import Examples
 from rasura.errors import InputError, unknown
 from rasura.methods._operator import as_taps, from_taps
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 
 Residual = Literal["centred", "span"]
@@ -56,6 +57,7 @@ class Damp:
     calibration: int = 4000
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("energy", 0.9999, 0.3, "logit")
 
     def __post_init__(self) -> None:
         for field, kind in [("residual", Residual), ("depth", Depth), ("bias", Bias)]:
@@ -73,15 +75,15 @@ class Damp:
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         forget_classes = torch.tensor(problem.require_classes("damp"))
+        present = torch.tensor([number for number in range(problem.classes) if number not in problem.gone])
+        places = torch.isin(present, forget_classes).nonzero()[:, 0]  # of the forgotten among the prototypes
         model = problem.copy_of_model().eval()
         examples = _calibration(problem, self.calibration)
         parts = anatomy(model, examples.batch(torch.arange(min(2, len(examples))))[0])
         statistics = _statistics(model, parts, examples, problem, forget_classes)
         records = []
         for place, name in enumerate(parts.operators):
-            records.append(
-                self._edit(model, parts, name, (place + 1) / len(parts.operators), statistics, forget_classes)
-            )
+            records.append(self._edit(model, parts, name, (place + 1) / len(parts.operators), statistics, places))
         if not any(record["rank"] for record in records):
             reasons = sorted({record["skipped"] for record in records})
             raise InputError(
@@ -96,7 +98,7 @@ class Damp:
         name: str,
         relative_depth: float,
         statistics: dict[str, "_Statistics"],
-        forget_classes: Tensor,
+        places: Tensor,
     ) -> dict[str, Any]:
         """Edit one operator; what was done to it, for the record."""
         module = model.get_submodule(name)
@@ -104,7 +106,7 @@ class Damp:
         record = {"operator": name, "rank": 0, "alpha": 0.0, "separability": 0.0, "removed": 0.0}
         if found is None:
             return record | {"skipped": "grouped convolution"}
-        basis = directions(found.prototypes, forget_classes, self.residual, self.energy)
+        basis = directions(found.prototypes, places, self.residual, self.energy)
         alpha = _strength(self.depth, found.separability, relative_depth)
         record |= {"separability": found.separability, "alpha": alpha}
         if not basis.shape[1]:
@@ -121,7 +123,9 @@ class Damp:
 
 @dataclass(frozen=True, eq=False)
 class _Statistics:
-    """What the edit of one operator needs: prototypes `[K, d]`, the retained mean `[d]`, separability 0..1."""
+    """What the edit of one operator needs: prototypes `[P, d]` of the classes that are there, the retained mean `[d]`,
+    and separability 0..1.
+    """
 
     prototypes: Tensor
     retain_mean: Tensor
@@ -213,18 +217,19 @@ def _statistics(
             scored[point.module][truth] += torch.bincount(said[going == bool(truth)].long(), minlength=2)
 
     stream(model, examples.take(held_out), list(points), score, progress=problem.progress, label="separability")
-    return {name: _summary(fitted[name][0], fitted[name][2], scored[name]) for name in names}
+    return {name: _summary(fitted[name][0], fitted[name][2], scored[name], problem.gone) for name in names}
 
 
-def _summary(per_class: list[Moments], retain: Moments, scored: Tensor) -> _Statistics:
-    for number, moments in enumerate(per_class):
+def _summary(per_class: list[Moments], retain: Moments, scored: Tensor, gone: tuple[int, ...]) -> _Statistics:
+    present = {number: moments for number, moments in enumerate(per_class) if number not in gone}
+    for number, moments in present.items():
         if not moments.count:
             raise InputError(
                 f"data: class {number} has no calibration example; allowed: at least 1 of every class, or a larger "
                 "calibration"
             )
     balanced = (scored.diagonal() / scored.sum(1).clamp(min=1)).mean().item()
-    prototypes = torch.stack([moments.mean for moments in per_class]).cpu()
+    prototypes = torch.stack([moments.mean for moments in present.values()]).cpu()
     return _Statistics(prototypes, retain.mean.cpu(), min(1.0, max(0.0, 2 * balanced - 1)))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 
 from rasura.methods._losses import frozen, masked_distillation
 from rasura.methods._recipes import constant_sgd
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
@@ -36,6 +37,7 @@ class Delete:
     batch_size: int = 64
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-5, 1e-1)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)
@@ -43,6 +45,7 @@ class Delete:
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         model = problem.copy_of_model()
         recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
-        loss = masked_distillation(frozen(problem.model), problem.forget_classes)
+        masked = (*problem.forget_classes, *problem.gone)
+        loss = masked_distillation(frozen(problem.model), masked)
         fit(model, problem.forget, recipe, problem.seed, loss, progress=problem.progress, label="delete")
-        return model, {"masked": list(problem.forget_classes)}
+        return model, {"masked": list(masked)}

@@ -26,15 +26,15 @@ def page(findings: Sequence[dict[str, Any]]) -> str:
     Raises:
         InputError: no findings, findings of another format, or of different requests.
     """
-    _check(findings)
+    check_findings(findings)
     findings = [_completed(finding) for finding in findings]
     sections = [_section(finding, f"model-{number}", len(findings) > 1) for number, finding in enumerate(findings, 1)]
     summary = SUMMARY[findings[0]["request"]["kind"]]
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
-            style=_style(),
+            style=style(),
             first=findings[0],
             sections=sections,
             summary=summary,
@@ -45,7 +45,12 @@ def page(findings: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _check(findings: Sequence[dict[str, Any]]) -> None:
+def check_findings(findings: Sequence[dict[str, Any]]) -> None:
+    """Whether the findings can stand on one page.
+
+    Raises:
+        InputError: none, another format, an unknown verdict, or several requests.
+    """
     if not findings:
         raise InputError("findings: none given; allowed: at least one")
     for finding in findings:
@@ -75,17 +80,18 @@ def _completed(finding: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _environment() -> "Environment":
+def environment() -> "Environment":
+    """The templates, with the filters that they use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    templates = Environment(
         loader=PackageLoader("rasura.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    templates.filters |= {
         "percent": numbers.percent,
         "points": numbers.points,
         "plain": numbers.plain,
@@ -96,7 +102,7 @@ def _environment() -> "Environment":
         "slug": lambda verdict: verdict.lower().replace(" ", "-"),
         "drawn": _drawn,
     }
-    return environment
+    return templates
 
 
 def _drawn(svg: str) -> Any:
@@ -106,7 +112,8 @@ def _drawn(svg: str) -> Any:
     return Markup(svg)
 
 
-def _style() -> Any:
+def style() -> Any:
+    """The style sheet of every page."""
     return _drawn(files("rasura.report").joinpath("templates/style.css").read_text(encoding="utf-8"))
 
 
