@@ -195,7 +195,7 @@ def usual_tags() -> set[str]:
     return set(Reader(page([finding()])).tags)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.text(max_size=40))
 def test_any_name_can_be_drawn(name: str) -> None:
     made = finding()
@@ -379,7 +379,7 @@ def test_the_verdict_comes_first_and_in_plain_words() -> None:
     assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
     for part in (
         "to be as a model that never saw the class. Made to forget by damp.",
-        "Asked directly, it names 4.6% of the held-out cat (original 90.1%",
+        "Asked directly, it names 4.6% of the held-out images of cat (original 90.1%",
         "Behind the biases of the last layer. After one change (one bias per class refitted) it names 87.0%",
         "Also above the retrained models: few-shot area, head swap, linear stitch.",
         "(membership) is measured below",
@@ -433,6 +433,10 @@ def test_rungs_stand_from_cheap_to_costly_and_one_is_marked() -> None:
     heads += ("Prototype, 10 labels", "Prototype, 50 labels", "Few-shot head, 50 labels", "8 bits", "6 bits", "4 bits")
     assert all(rung.startswith(head) for rung, head in zip(rungs, (*heads, "Linear stitch"), strict=True))
     assert [rung for rung in rungs if "comes back" in rung] == ["Bias one bias per class refitted it comes back here"]
+
+
+def test_what_never_left_is_said_so() -> None:
+    assert "it never left" in Reader(page([finding(verdict="NOT FORGOTTEN", where="output")])).row("Nothing changed")[0]
 
 
 def test_a_rung_that_only_this_model_has_is_marked_without_numbers() -> None:
@@ -501,6 +505,8 @@ def test_the_roc_table_reads_the_curve() -> None:
 def test_a_request_for_samples_begins_with_membership() -> None:
     read = full_page("samples")
     text = read.text
+    blocks = re.findall(r'<section class="block".*?</section>', full_text("samples"), flags=re.DOTALL)
+    assert len(blocks) > 3 and all("How to read this:" in block for block in blocks)
     titles = [text.index(f"{title} How to read this:") for title in ("Membership", "The numbers")]
     assert titles == sorted(titles)
     assert "asked about 312 examples of pets that the original was trained on" in text

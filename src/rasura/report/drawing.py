@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rasura.report.numbers import percent, shortened
@@ -95,7 +95,7 @@ class Bars:
     model: Sequence[float]
     references: Sequence[Sequence[float]]
     original: Sequence[float]
-    chosen: Sequence[int] = field(default=())
+    chosen: Sequence[int] = ()
 
 
 def draw_series(axes: "Axes", places: Sequence[float], series: Series) -> None:

@@ -136,7 +136,7 @@ def _answers(finding: dict[str, Any], key: str) -> Block:
         "answers",
         "What it answers instead",
         "routing, AUROC, selectivity, calibration; class by class",
-        "",
+        "what the outputs alone give away. Outside the blue band, someone who only asks the model can tell.",
         [("Told by the answers alone", answer_rows(finding))],
         figures=routing(finding, key),
         tables=[("Class by class", _classes(finding))],

@@ -19,12 +19,12 @@ def on_request(finding: dict[str, Any], key: str) -> list[Figure]:
     """
     return [
         Figure(
-            one.get("title") or name,
+            one["title"],
             _drawn(one, f"{key}-request-{number}") if one.get("curves") else "",
-            (one.get("how") or "see the method’s documentation").strip(),
+            one["how"],
             _table(one),
         )
-        for number, (name, one) in enumerate((finding["on_request"] or {}).items())
+        for number, one in enumerate((finding["on_request"] or {}).values())
         if one
     ]
 
@@ -38,7 +38,7 @@ def _drawn(one: dict[str, Any], key: str) -> str:
         axes.margins(y=0.08)
         unit_above(axes, one.get("y_label") or "")
         ends = [f"{role(curve['role'])} ends at {plain(curve['y'][-1])}" for curve in one["curves"] if curve["y"]]
-        return svg(figure, key, one.get("title") or "Measured on request", "; ".join(ends))
+        return svg(figure, key, one["title"], "; ".join(ends))
 
 
 def _order(name: str) -> int:

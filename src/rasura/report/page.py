@@ -125,7 +125,7 @@ def _section(finding: dict[str, Any], anchor: str, several: bool) -> dict[str, A
         "meaning": wording.meaning(finding),
         "boxes": [
             ("What was asked", wording.asked(finding)),
-            ("What was found", wording.found(finding, rows)),
+            ("What was found", wording.found(finding, rows, _seen([finding]))),
             ("Where it hides", wording.hides(finding, rungs)),
             ("What this does not show", wording.not_shown(finding, _seen([finding]))),
         ],

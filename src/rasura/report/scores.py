@@ -49,6 +49,7 @@ RUNGS = {
     "linear stitch": ("Linear stitch", "a linear map in front of the original’s head"),
 }
 """The rungs of the recovery ladder from cheap to costly: what the page calls them, and what is done."""
+_FLAG = {"MASKED": "it comes back here", "NOT FORGOTTEN": "it never left"}
 FEW = 50
 """Labels up to which a refitted head counts as a rung."""
 READERS = {
@@ -77,7 +78,7 @@ class Row:
         references: mean and range.
         anchors: the same decoder on an untrained net and on raw inputs.
         mark: "above" or "below" where the model is surely so by more than the margin.
-        returns: whether the verdict says that the class comes back here.
+        flag: what the verdict says of this rung; empty if it says nothing.
     """
 
     label: str
@@ -90,7 +91,7 @@ class Row:
     anchors: dict[str, float] = field(default_factory=dict)
     mark: str = ""
     primary: bool = False
-    returns: bool = False
+    flag: str = ""
 
 
 def reference_roles(finding: dict[str, Any]) -> list[str]:
@@ -135,9 +136,12 @@ def ladder(finding: dict[str, Any]) -> list[Row]:
     rows = []
     for decoder, (name, hint) in RUNGS.items():
         mine = [one for one in found if one["decoder"] == decoder]
-        rows += [_row(_labelled(name, one["shots"]), hint, one, returns=one is back) for one in mine]
+        rows += [
+            _row(_labelled(name, one["shots"]), hint, one, flag=_FLAG[finding["verdict"]] if one is back else "")
+            for one in mine
+        ]
         if not mine and _decides(finding, decoder):
-            rows.append(Row(name, "only this model has it; see the verdict’s reason", returns=True))
+            rows.append(Row(name, "only this model has it; see the verdict’s reason", flag=_FLAG[finding["verdict"]]))
     return rows if len(rows) > 1 else []
 
 
@@ -199,7 +203,7 @@ def _membership_rows(finding: dict[str, Any]) -> Iterator[tuple[str, Row]]:
 
 
 def _row(
-    label: str, hint: str, one: dict[str, Any], own: dict[str, dict[str, float]] | None = None, returns: bool = False
+    label: str, hint: str, one: dict[str, Any], own: dict[str, dict[str, float]] | None = None, flag: str = ""
 ) -> Row:
     own = own or {}
     return Row(
@@ -212,7 +216,7 @@ def _row(
         margin=one["margin"],
         mark=_mark(one),
         primary=one["primary"],
-        returns=returns,
+        flag=flag,
     )
 
 
@@ -226,8 +230,7 @@ def _labelled(name: str, shots: int) -> str:
 
 def _decides(finding: dict[str, Any], decoder: str) -> bool:
     """Whether the verdict says that the class comes back by this change, or never left."""
-    shown = finding["verdict"] in ("MASKED", "NOT FORGOTTEN")
-    return shown and finding["where"].split(" of ")[0].startswith(decoder)
+    return finding["verdict"] in _FLAG and finding["where"].split(" of ")[0].startswith(decoder)
 
 
 def _return(finding: dict[str, Any], rungs: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -242,7 +245,7 @@ def headline(finding: dict[str, Any], rows: dict[str, Row], rungs: list[Row]) ->
         shown.append(replace(rows[FORGET], label="Asked directly", hint="forget accuracy"))
     changes = [row for row in rungs[1:] if row.model and row.excess]
     if changes and finding["request"]["kind"] != SAMPLES:
-        largest = next((row for row in changes if row.returns), max(changes, key=_excess))
+        largest = next((row for row in changes if row.flag), max(changes, key=_excess))
         shown.append(replace(largest, label="After one change", hint=largest.label.lower()))
     if LINEAR in rows:
         shown.append(replace(rows[LINEAR], label="Read from inside", hint="linear probe, head input"))

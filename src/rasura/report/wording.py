@@ -80,13 +80,13 @@ def asked(finding: dict[str, Any]) -> list[str]:
     return [wish, *made, f"Judged beside the original and {beside}."]
 
 
-def found(finding: dict[str, Any], rows: dict[str, Row]) -> list[str]:
+def found(finding: dict[str, Any], rows: dict[str, Row], seen: str) -> list[str]:
     """What the models answer, then the verdict's reason: sentences."""
     if _of_samples(finding):
         own = [f"It gets {_own(rows[FORGET])} of the examples themselves right {_others(rows[FORGET])}."]
     else:
-        asked = f"the held-out {finding['request']['forget']}"
-        own = [f"Asked directly, it names {_own(rows[FORGET])} of {asked} {_others(rows[FORGET])}."]
+        held_out = f"the held-out {seen} of {finding['request']['forget']}"
+        own = [f"Asked directly, it names {_own(rows[FORGET])} of {held_out} {_others(rows[FORGET])}."]
     own.append(f"Of what is to be kept it gets {_own(rows[RETAIN])} right {_others(rows[RETAIN])}.")
     return [*own, finding["reason"]]
 
@@ -120,7 +120,7 @@ def not_shown(finding: dict[str, Any], seen: str) -> list[str]:
 
 def _hidden(finding: dict[str, Any], rungs: Sequence[Row]) -> Iterator[str]:
     verdict, where = finding["verdict"], finding["where"]
-    back = next((rung for rung in rungs if rung.returns), None)
+    back = next((rung for rung in rungs if rung.flag), None)
     if verdict == "MASKED":
         behind = next((text for rung, text in _BEHIND.items() if where.startswith(rung)), f"At {where}")
         yield f"{behind}."
