@@ -1,5 +1,6 @@
 """How many bits it takes to say which examples are of the forget class, given their features."""
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -49,19 +50,22 @@ def code_length(features: Tensor, forget: Tensor, seed: int = 0) -> CodeLength:
         forget: bool `[N]`, true for examples of the forget class.
         seed: of the order in which labels are sent; the length varies a little with it.
     """
-    count, labels = len(forget), forget.long()
-    place = torch.empty(count, dtype=torch.int64)
-    place[torch.randperm(count, generator=torch.Generator().manual_seed(seed))] = torch.arange(count)
-    ends = torch.tensor(sorted({math.ceil(share * count) for share in BLOCK_ENDS}))
-    known, block = ends[:-1], torch.bucketize(place, ends, right=True)
-    design, fitted, bits = standardised(features), None, []
-    for penalty in PENALTIES:
-        fitted = fit_logistic(design, labels, (place < known[:, None]).float(), penalty, 2, start=fitted)
-        right = scores(design, fitted).double().softmax(1)[torch.arange(count), labels]
-        sent = -((right * known + 1) / (known + 2)).log2()
-        bits.append(torch.stack([sent[block == at + 1, at].sum() for at in range(len(known))]))
-    so_far = torch.stack(bits).cumsum(1) - torch.stack(bits)
-    coded = torch.stack(bits)[so_far.argmin(0), torch.arange(len(known))]
-    share = float(forget.double().mean())
+    count, share = len(forget), float(forget.double().mean())
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    design, labels = standardised(features)[order], forget[order].long()
+    ends = sorted({math.ceil(end * count) for end in BLOCK_ENDS})
+    blocks = itertools.pairwise(ends)
+    bits = torch.tensor(
+        [[_bits(design, labels, *block, penalty) for penalty in PENALTIES] for block in blocks], dtype=torch.float64
+    )
+    best_so_far = (bits.cumsum(0) - bits).argmin(1, keepdim=True)
     entropy = -sum(part * math.log2(part) for part in (share, 1 - share) if part > 0)
-    return CodeLength(float(ends[0] + coded.sum()), float(count), count * entropy)
+    return CodeLength(ends[0] + float(bits.gather(1, best_so_far).sum()), float(count), count * entropy)
+
+
+def _bits(design: Tensor, labels: Tensor, known: int, end: int, penalty: float) -> float:
+    """What the labels from `known` to `end` cost if a regression fitted to those before names their probabilities."""
+    fitted = fit_logistic(design[:known], labels[:known], torch.ones(1, known), penalty, 2)
+    odds = scores(design[known:end], fitted)[:, :, 0].double().softmax(1)
+    right = odds.gather(1, labels[known:end, None])
+    return -float(((known * right + 1) / (known + 2)).log2().sum())

@@ -93,8 +93,8 @@ def kernel_machine(features: Tensor, labels: Tensor, folds: Tensor, classes: int
 
     Differs: squared instead of hinge loss, each class against the rest, so that one linear system is solved instead of
     a quadratic programme. The kernel is that of projections on 500 landmarks, drawn from all examples without looking
-    at labels. With scikit-learn's SVC, of which d and C are the defaults, recall agrees to half a point on average at
-    head inputs; of features that hold less it reads up to two points more.
+    at labels. Beside scikit-learn's SVC, whose defaults d and C are: the same mean recall within half a point at head
+    inputs, up to a point and a half more at earlier stages.
 
     Args:
         features: `[N, d]`, finite.
@@ -231,9 +231,9 @@ def _adam(part: Tensor, slope: Tensor, mean: Tensor, square: Tensor, step: int) 
     """Step number `step`, from 0 on, in place (Kingma and Ba, 2015, algorithm 1, with its settings)."""
     mean.lerp_(slope, 0.1)
     square.lerp_(slope.square(), 0.001)
+    scale = (square / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-8)
     rate = LEARNING_RATE * (1 + math.cos(math.pi * step / STEPS)) / 2
-    rate *= math.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))
-    part.addcdiv_(mean, square.sqrt().add_(1e-8), value=-rate)
+    part.addcdiv_(mean, scale, value=-rate / (1 - 0.9 ** (step + 1)))
 
 
 def _of_own_fold(logits: Tensor, folds: Tensor) -> Tensor:
