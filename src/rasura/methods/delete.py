@@ -20,8 +20,8 @@ class Delete:
     where the mask puts minus infinity at the forgotten class.
 
     Differs: all classes of the request are masked, beside the example's own (so a sample request masks only the
-    latter). The paper's learning rates, tuned per data set, were not to be had in full; the default is that of later
-    reimplementations. Gradients are clipped at norm 5.
+    latter). Rate and epochs are those that the authors' repository recommends for a ResNet-18 on CIFAR-10, with
+    batches of 128; they tune the rate per data set. Gradients are clipped at norm 5.
 
     BatchNorm's running statistics follow the examples to forget alone while it runs, as in the papers' own training
     mode; on a net with BatchNorm that by itself costs accuracy on all classes.
@@ -32,8 +32,8 @@ class Delete:
         batch_size: examples per step. 1 or more.
     """
 
-    epochs: int = 10
-    learning_rate: float = 0.01
+    epochs: int = 20
+    learning_rate: float = 1e-3
     batch_size: int = 64
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)

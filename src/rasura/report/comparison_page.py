@@ -20,7 +20,7 @@ class Measure:
     """One score of a method beside the retrained models.
 
     Attributes:
-        name: what is measured, e.g. "linear, head input".
+        name: what is measured, e.g. "forget: linear, head input".
         part: "forget" or "retain".
         value: the method's score, a share 0..1.
         low: the lowest of the retrained models' scores.
@@ -121,7 +121,8 @@ def _measures(finding: dict[str, Any]) -> list[Measure]:
     for part, comparisons in (("forget", finding["comparisons"]), ("retain", finding["retain"])):
         for one in comparisons:
             if one["decoder"] == "output" or one["primary"] or part == "retain":
-                name = f"{part} accuracy" if one["decoder"] == "output" else f"{one['decoder']}, {one['layer']}"
+                place = f"{one['decoder']}, {one['layer']}"
+                name = f"{part} accuracy" if one["decoder"] == "output" else f"{part}: {place}"
                 band = one["reference_summary"]
                 found.append(Measure(name, part, one["model"], band["low"], band["high"]))
     routing = finding["routing"]
