@@ -31,8 +31,8 @@ from rasura.auditing import make_probe
 from rasura.auditing.code_length import code_length
 from rasura.auditing.decoders import PENALTIES, cross_fitted, standardised
 from rasura.auditing.nonlinear import NONLINEAR, Decoder, shuffled_linear, whitened
+from rasura.contents import versions
 from rasura.data import ForgetClasses, load_data
-from rasura.finding import versions
 from rasura.runs import machine
 
 OURS: dict[str, Decoder] = {"linear": cross_fitted, **NONLINEAR, "shuffled linear": shuffled_linear}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from rasura.auditing.decoders import cross_fitted, standardised
+from rasura.auditing.decoders import balanced, cross_fitted, standardised
 
 LEAST_VARIANCE = 1e-12
 """Principal directions with less than this share of the largest variance are rounding, not features."""
@@ -62,9 +62,10 @@ def whitened_linear(features: Tensor, labels: Tensor, folds: Tensor, classes: in
 
 
 def nearest_neighbours(features: Tensor, labels: Tensor, folds: Tensor, classes: int) -> Tensor:
-    """The most frequent class among the 5 nearest examples of the other folds (Euclidean, standardised features).
+    """The class with most votes among the 5 nearest examples of the other folds (Euclidean, standardised features).
 
-    Ties go to the class with the lowest number, as in scikit-learn.
+    Votes of a class weigh the less the more examples it has, so that a frequent class has no advantage. Ties go to the
+    class with the lowest number, as in scikit-learn.
 
     Does not show: a class that only a few of many directions tell from others; noise in the rest hides its neighbours.
 
@@ -74,17 +75,17 @@ def nearest_neighbours(features: Tensor, labels: Tensor, folds: Tensor, classes:
         folds: int64 `[N]`, the fold in which each example is left out.
         classes: K.
     """
-    inputs = standardised(features)
+    inputs, votes = standardised(features), one_hot(labels, classes) * balanced(labels, classes)[:, None]
     said = []
     for rows, fold in zip(inputs.split(NEIGHBOUR_ROWS), folds.split(NEIGHBOUR_ROWS), strict=True):
         distances = torch.cdist(rows, inputs).masked_fill_(fold[:, None] == folds, torch.inf)
         nearest = distances.topk(NEIGHBOURS, largest=False).indices
-        said.append(one_hot(labels[nearest], classes).sum(1).argmax(1))
+        said.append(votes[nearest].sum(1).argmax(1))
     return torch.cat(said)
 
 
 def kernel_machine(features: Tensor, labels: Tensor, folds: Tensor, classes: int, seed: int = 0) -> Tensor:
-    """A least-squares support vector machine per class with a Gaussian kernel exp(−|x − y|² / d), C = 1.
+    """A least-squares support vector machine per class with a Gaussian kernel exp(−|x − y|² / d), C = 1, classes alike.
 
     Reads curved boundaries, also between clouds with the same mean.
 
@@ -104,10 +105,10 @@ def kernel_machine(features: Tensor, labels: Tensor, folds: Tensor, classes: int
         seed: of the draw of landmarks.
     """
     design = _kernel_features(standardised(features).double(), max(LANDMARKS, LANDMARKS_PER_CLASS * classes), seed)
-    truth = 2 * one_hot(labels, classes).float() - 1
+    truth, alike = 2 * one_hot(labels, classes).float() - 1, balanced(labels, classes)[:, None]
     parts = [folds == fold for fold in range(int(folds.max()) + 1)]
-    grams = torch.stack([design[part].T @ design[part] for part in parts])
-    sums = torch.stack([design[part].T @ truth[part] for part in parts])
+    grams = torch.stack([design[part].T @ (alike * design)[part] for part in parts])
+    sums = torch.stack([design[part].T @ (alike * truth)[part] for part in parts])
     others = 1 - torch.eye(len(parts))  # what a fold's own sums would leave behind if subtracted can decide a tie
     ridge = torch.ones(design.shape[1])
     ridge[-1] = 0
@@ -116,7 +117,7 @@ def kernel_machine(features: Tensor, labels: Tensor, folds: Tensor, classes: int
 
 
 def perceptron(features: Tensor, labels: Tensor, folds: Tensor, classes: int, seed: int = 0) -> Tensor:
-    """A net with one hidden layer of 64 ReLU units, one per fold, trained together with Adam for log loss.
+    """A net with one hidden layer of 64 ReLU units, one per fold, trained together with Adam; classes weigh alike.
 
     Differs: scikit-learn's MLPClassifier, whose initial weights and batch gradients these are, takes 200 epochs at a
     rate of 0.001 without decay. Here 300 steps of 128 examples at a rate that falls from 0.01 along a cosine reach the
@@ -134,7 +135,7 @@ def perceptron(features: Tensor, labels: Tensor, folds: Tensor, classes: int, se
     inputs, batches = standardised(features), _batches(folds, generator)
     sizes = itertools.pairwise((inputs.shape[1], HIDDEN_UNITS, classes))
     layers = [part for ends in sizes for part in _layer(batches.shape[1], *ends, generator)]
-    _train(layers, inputs, one_hot(labels, classes).float(), batches)
+    _train(layers, inputs, one_hot(labels, classes).float(), balanced(labels, classes), batches)
     return _of_own_fold(_logits(layers, inputs.expand(batches.shape[1], -1, -1))[1], folds)
 
 
@@ -207,13 +208,13 @@ def _layer(nets: int, width: int, units: int, generator: torch.Generator) -> tup
     return weight, bias
 
 
-def _train(layers: list[Tensor], inputs: Tensor, truth: Tensor, batches: Tensor) -> None:
-    """Fit weights and biases in place, F nets at once: inputs `[N, d]`, one-hot truth `[N, K]`."""
+def _train(layers: list[Tensor], inputs: Tensor, truth: Tensor, alike: Tensor, batches: Tensor) -> None:
+    """Fit weights and biases in place, F nets at once: inputs `[N, d]`, one-hot truth `[N, K]`, examples' weights."""
     moments = [(torch.zeros_like(part), torch.zeros_like(part)) for part in layers]
     for step, batch in enumerate(batches):
         seen = inputs[batch]
         hidden, logits = _logits(layers, seen)
-        error = (logits.softmax(2) - truth[batch]) / BATCH
+        error = (logits.softmax(2) - truth[batch]) * alike[batch][:, :, None] / BATCH
         back = (error @ layers[2].mT) * (hidden > 0)
         slopes = (seen.mT @ back, back.sum(1, keepdim=True), hidden.mT @ error, error.sum(1, keepdim=True))
         for part, slope, (mean, square) in zip(layers, slopes, moments, strict=True):
