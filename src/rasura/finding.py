@@ -36,9 +36,10 @@ from rasura.auditing import (
     record_gates,
     reference_name,
     self_test,
+    shared_layers,
     write_scores,
 )
-from rasura.auditing.illustrations import stage_maps
+from rasura.auditing.illustrations import stage_maps, with_maps_of
 from rasura.contents import SHOWN, about, judged
 from rasura.data import Data, Request
 from rasura.errors import check_seed, unknown
@@ -151,6 +152,7 @@ class _Shared:
     measured: dict[str, Measured]
     untrained: dict[str, Any]
     tested: list[Gate]
+    maps: dict[str, Any]
     seed: int
     goal: Goal
     seconds: float
@@ -165,7 +167,9 @@ def _measure_anchors(
     nets = UNTRAINED_NETS[goal] if probe.forget_classes else 0
     untrained = measure_untrained(anchors[ORIGINAL], probe, nets, seed, report) if nets else {}
     tested = self_test(_scores(probe, classes, {MODEL: measured[ORIGINAL]} | measured, untrained), seed)
-    return _Shared(anchors, probe, anchor, measured, untrained, tested, seed, goal, time.perf_counter() - begun)
+    shown = {role: one.inside for role, one in measured.items() if role in SHOWN and one.inside is not None}
+    maps = _maps(shown, probe, seed) if shown else {}
+    return _Shared(anchors, probe, anchor, measured, untrained, tested, maps, seed, goal, time.perf_counter() - begun)
 
 
 def _audit_one(name: str, model: nn.Module, shared: _Shared, data: Data, request: Request, report: Progress) -> Finding:
@@ -186,7 +190,7 @@ def _audit_one(name: str, model: nn.Module, shared: _Shared, data: Data, request
     content = {
         **judged(judgement, scores),
         **about(name, data, request, probe, scores, models, {"seed": seed, "goal": shared.goal}),
-        **_insides({role: one.inside for role, one in measured.items()}, probe, seed),
+        **_insides({role: one.inside for role, one in measured.items()}, shared),
         "seconds": round(shared.seconds + time.perf_counter() - begun, 2),
         "seconds_per_block": {block: round(spent, 3) for block, spent in own.seconds.items()},
     }
@@ -220,15 +224,22 @@ def _right(scores: Scores, role: str) -> np.ndarray:
     return right
 
 
-def _insides(insides: dict[str, Inside | None], probe: Probe, seed: int) -> dict[str, Any]:
+def _insides(insides: dict[str, Inside | None], shared: _Shared) -> dict[str, Any]:
     seen = {role: one for role, one in insides.items() if one is not None}
     if not seen:
         return {"geometry": None, "heads": None, "maps": None}
-    geometry, rows = compared_insides(seen), drawn_rows(probe, seed)
-    layers = geometry["layers"]
-    shown = {role: [seen[role].sketch[layer] for layer in layers] for role in SHOWN if role in seen}
-    maps = stage_maps(layers, shown, probe.labels[rows], probe.forget[rows], seed)
-    return {"geometry": geometry, "heads": heads(seen), "maps": maps}
+    maps = shared.maps
+    if not set(maps["layers"]) <= set(seen[MODEL].layers):
+        maps = _maps({role: one for role, one in seen.items() if role in SHOWN}, shared.probe, shared.seed)
+    else:
+        maps = with_maps_of(maps, MODEL, seen[MODEL].sketch, shared.seed)
+    return {"geometry": compared_insides(seen), "heads": heads(seen), "maps": maps}
+
+
+def _maps(insides: dict[str, Inside], probe: Probe, seed: int) -> dict[str, Any]:
+    layers, rows = shared_layers(insides), drawn_rows(probe, seed)
+    shown = {role: [one.sketch[layer] for layer in layers] for role, one in insides.items()}
+    return stage_maps(layers, shown, probe.labels[rows], probe.forget[rows], seed)
 
 
 def recomputed(content: dict[str, Any], scores: Scores) -> Finding:

@@ -4,7 +4,7 @@ from rasura.auditing.case import GOALS, Goal, Ruling
 from rasura.auditing.comparison import Comparison
 from rasura.auditing.decoded import DECODERS, Anchor, Decoded, Head
 from rasura.auditing.gates import Gate
-from rasura.auditing.inside import Inside, compared_insides, drawn_rows, heads
+from rasura.auditing.inside import Inside, compared_insides, drawn_rows, heads, shared_layers
 from rasura.auditing.measure import Measured, measure, read_anchor, read_head
 from rasura.auditing.members import Members, roc_curves
 from rasura.auditing.model_gates import identity_gates, preprocessing_gate, record_gates
@@ -62,6 +62,7 @@ __all__ = [
     "reference_name",
     "roc_curves",
     "self_test",
+    "shared_layers",
     "wilson",
     "write_scores",
 ]

@@ -74,6 +74,21 @@ def stage_maps(
     }
 
 
+def with_maps_of(maps: dict[str, Any], role: str, stages: Mapping[str, Tensor], seed: int) -> dict[str, Any]:
+    """`stage_maps` of one more model, turned onto those of the first.
+
+    Args:
+        maps: of other models, all of whose examples are shown.
+        role: of the model.
+        stages: layer → its features `[N, d]` of the same examples.
+        seed: the one that the others were drawn with.
+    """
+    first = next(iter(maps["points"].values()))
+    found = [_embedded(stages[layer].float().cpu().numpy(), seed) for layer in maps["layers"]]
+    drawn = [_turned(points, np.asarray(onto)) for points, onto in zip(found, first, strict=True)]
+    return maps | {"points": maps["points"] | {role: [_unit(one).round(2).tolist() for one in drawn]}}
+
+
 def spatial_stage(model: nn.Module, inputs: Tensor) -> str | None:
     """The last stage whose output is a map `[B, C, H, W]` of more than one pixel; None where there is none.
 

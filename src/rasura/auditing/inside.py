@@ -24,7 +24,7 @@ from rasura.auditing.scores import MODEL, ORIGINAL
 
 MOST_COMPARED = 400
 """Examples of each side whose similarities are compared."""
-MOST_DRAWN = 300
+FORGET_DRAWN, RETAIN_DRAWN = 80, 120
 """Examples that a map of a stage shows."""
 FORGET, RETAIN = "forget", "retain"
 
@@ -82,9 +82,15 @@ def look_inside(found: Mapping[str, Tensor], probe: Probe, head: Head | None, se
 
 
 def drawn_rows(probe: Probe, seed: int) -> Tensor:
-    """Positions of the examples that maps show: a third of them to forget, in order."""
-    forgotten = _some(probe.forget, MOST_DRAWN // 3, seed)
-    return torch.cat([forgotten, _some(~probe.forget, MOST_DRAWN - MOST_DRAWN // 3, seed)]).sort().values
+    """Positions of the examples that maps show, in order."""
+    chosen = _some(probe.forget, FORGET_DRAWN, seed), _some(~probe.forget, RETAIN_DRAWN, seed)
+    return torch.cat(chosen).sort().values
+
+
+def shared_layers(insides: Mapping[str, Inside]) -> list[str]:
+    """The stages that all models have, in the first one's order."""
+    first = next(iter(insides.values()))
+    return [layer for layer in first.layers if all(layer in one.layers for one in insides.values())]
 
 
 def compared_insides(insides: Mapping[str, Inside]) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def compared_insides(insides: Mapping[str, Inside]) -> dict[str, Any]:
     Similarity is the debiased linear CKA, agreement Spearman's correlation of class dissimilarities: the model to the
     original, or its mean to the retrained models; each retrained model's to the original, or its mean to the others.
     """
-    shared = [layer for layer in insides[MODEL].layers if all(layer in one.layers for one in insides.values())]
+    shared = shared_layers(insides)
     return {
         "layers": shared,
         "similarity": [
