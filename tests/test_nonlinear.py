@@ -194,7 +194,7 @@ def test_nearest_neighbours_are_scikit_learn_s(digits):
         """The library's neighbours, each voting with one over its class's frequency."""
 
         def predict(self, inputs):
-            said = self._y[self.kneighbors(inputs, return_distance=False)]
+            said = np.asarray(self._y)[self.kneighbors(inputs, return_distance=False)]
             votes = np.stack([(said == k).sum(1) / frequency[k] for k in range(10)], axis=1)
             return votes.argmax(1)
 

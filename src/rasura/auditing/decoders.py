@@ -46,22 +46,22 @@ def fit_logistic(
         start: where to begin, `[d + 1, K, P]`; default: zeros.
     """
     design = torch.cat([features, torch.ones(len(features), 1)], dim=1)
-    share = (weights / weights.sum(1, keepdim=True)).T.contiguous()
-    truth = torch.nn.functional.one_hot(labels, classes)
+    share = weights / weights.sum(1, keepdim=True)
+    truth = torch.nn.functional.one_hot(labels, classes).T.float()[:, None]
     ridge = torch.full((design.shape[1], 1, 1), penalty)
     ridge[-1] = 0
 
     def value_and_slope(solution: Tensor) -> tuple[Tensor, Tensor]:
         odds = _odds(design, solution)
-        right = odds.gather(1, labels[:, None, None].expand(-1, 1, len(weights)))[:, 0]
-        value = -(share * right.clamp(min=1e-30).log()).sum(0) + (ridge * solution.square()).sum((0, 1)) / 2
-        error = odds.sub_(truth[:, :, None]).mul_(share[:, None])
-        slope = (design.T @ error.flatten(1)).view(solution.shape)
+        right = odds.gather(0, labels.expand(1, len(weights), -1))[0]
+        value = -(share * right.clamp(min=1e-30).log()).sum(1) + (ridge * solution.square()).sum((0, 1)) / 2
+        error = odds.sub_(truth).mul_(share)
+        slope = (error.flatten(0, 1) @ design).T.reshape(solution.shape)
         return value, slope + ridge * solution
 
     solution = torch.zeros(design.shape[1], classes, len(weights)) if start is None else start
     for _ in range(ROUNDS):
-        metric = _metric(design, share.mean(1), _odds(design, solution).mean(2), penalty)
+        metric = _metric(design, share.mean(0), _odds(design, solution).mean(1), penalty)
         solution, solved = minimise(value_and_slope, solution, metric)
         if solved:
             break
@@ -129,9 +129,15 @@ def cross_fitted(features: Tensor, labels: Tensor, folds: Tensor, classes: int) 
     number = int(folds.max()) + 1
     alike = balanced(labels, classes)
     weights = torch.stack([(folds != fold) * alike for fold in range(number)])
-    losses, choices, fitted = [], [], None
+    # With more directions than examples to fit, where an example ties between classes the shared metric would decide;
+    # it knows the answers of the folds that were fitted to the example. Then each fold is fitted alone.
+    together = design.shape[1] < int((weights > 0).sum(1).min())
+    losses, choices = [], []
+    fitted = torch.zeros(design.shape[1] + 1, classes, number)
     for penalty in PENALTIES:
-        fitted = fit_logistic(design, labels, weights, penalty, classes, start=fitted)
+        parts = [slice(number)] if together else [slice(fold, fold + 1) for fold in range(number)]
+        fits = [fit_logistic(design, labels, weights[part], penalty, classes, fitted[:, :, part]) for part in parts]
+        fitted = torch.cat(fits, dim=2)
         logits = scores(design, fitted)[torch.arange(len(labels)), :, folds]
         each = alike * torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         losses.append(torch.zeros(number).index_add_(0, folds, each))
@@ -222,10 +228,8 @@ def _best_bias(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def _odds(design: Tensor, solution: Tensor) -> Tensor:
-    """Probabilities `[N, K, P]`. Much faster than softmax over a short last dimension."""
-    logits = (design @ solution.flatten(1)).view(len(design), *solution.shape[1:])
-    odds = logits.sub_(logits.amax(1, keepdim=True)).exp_()
-    return odds.div_(odds.sum(1, keepdim=True))
+    """Probabilities `[K, P, N]`: with examples last and classes first, the softmax runs along the memory."""
+    return (solution.flatten(1).T @ design.T).view(*solution.shape[1:], len(design)).softmax(0)
 
 
 def _metric(design: Tensor, share: Tensor, odds: Tensor, penalty: float) -> Callable[[Tensor], Tensor]:
@@ -233,8 +237,8 @@ def _metric(design: Tensor, share: Tensor, odds: Tensor, penalty: float) -> Call
 
     It decides how fast the minimum is reached, not where it lies.
     """
-    spread = share[:, None] * (odds * (1 - odds) + 1e-4)
-    blocks = torch.einsum("nd,nk,ne->kde", design, spread, design)
+    spread = share * (odds * (1 - odds) + 1e-4)
+    blocks = torch.stack([(design.T * one) @ design for one in spread])
     ridge = torch.full((design.shape[1],), penalty)
     ridge[-1] = 1e-6
     factors = torch.linalg.cholesky(blocks + torch.diag(ridge))
