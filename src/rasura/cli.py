@@ -17,7 +17,7 @@ from typing import Any, Literal
 import tyro
 
 import rasura
-from rasura.auditing import Goal
+from rasura.auditing import Goal, Shadows
 from rasura.data import read_samples
 from rasura.errors import InputError, unknown
 from rasura.tables import print_comparison, print_findings, print_summary, qualified
@@ -37,7 +37,7 @@ Make a trained classifier forget a class, and prove what is left of it inside.
   compare --model DIR --data NAME --forget CLASS … --reference DIR … --out DIR      methods side by side, one page
   bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
-  list    methods|models|data|decoders                  what there is
+  list    methods|models|data|decoders|on-request                  what there is
 
 Exit codes: 0 done, 1 --require not met, 2 wrong input, 130 interrupted.
 Every command takes --json: one JSON object on stdout and nothing else.
@@ -131,6 +131,9 @@ class Audit:
             advised; without any, the verdict is never ERASED.
         goal: "retrain-equivalent": as if it had never seen the class, compared with the references. "concept": nobody
             can read the class from it, compared with untrained nets and raw inputs.
+        also: what to measure besides, which takes longer or needs more models (`rasura list on-request`).
+        shadow_original: further models trained with what was to be forgotten, with other seeds.
+        shadow_unlearned: models made from such originals by the method in question.
         require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         seed: of folds, draws and the bootstrap.
@@ -145,6 +148,9 @@ class Audit:
     forget_samples: str | None = None
     reference: tuple[Path, ...] = ()
     goal: Goal = "retrain-equivalent"
+    also: tuple[str, ...] = ()
+    shadow_original: tuple[Path, ...] = ()
+    shadow_unlearned: tuple[Path, ...] = ()
     require: Verdict | None = None
     architecture: str | None = None
     seed: int = 0
@@ -382,11 +388,15 @@ def _audit(arguments: list[str]) -> int:
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
     asked = options.forget or options.forget_samples
     request = _request(data, options) if asked else rasura.methods.forgotten_classes(model)
-    references = [_load(path, options.architecture, data) for path in options.reference]
+    references, *shadows = (
+        [_load(path, options.architecture, data) for path in paths]
+        for paths in (options.reference, options.shadow_original, options.shadow_unlearned)
+    )
     with terminal() as progress:
         name = options.model.resolve().name
         place = {name: (model, options.out)}
-        found = audit_runs(place, data, request, original, references, options.seed, progress, options.goal)[name]
+        rest = options.seed, progress, options.goal, options.also, Shadows(*shadows)
+        found = audit_runs(place, data, request, original, references, *rest)[name]
     return _report_finding(found, options.out, options.require, options.json)
 
 

@@ -14,20 +14,25 @@ from torch import nn
 from rasura.auditing import (
     GOALS,
     MODEL,
+    ON_REQUEST,
     ORIGINAL,
     SELF_TEST,
     Anchor,
+    Asked,
     Gate,
     Goal,
     Inside,
     Measured,
     Probe,
     Scores,
+    Shadows,
+    comes_back,
     compared_insides,
     drawn_rows,
     heads,
     identity_gates,
     judge,
+    look_on_request,
     make_probe,
     measure,
     measure_untrained,
@@ -41,12 +46,13 @@ from rasura.auditing import (
 )
 from rasura.auditing.illustrations import stage_maps, with_maps_of
 from rasura.contents import SHOWN, about, judged
-from rasura.data import Data, Request
-from rasura.errors import check_seed, unknown
+from rasura.data import Data, ForgetClasses, Request
+from rasura.errors import InputError, check_seed, unknown
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
 from rasura.progress import Progress, reporting
 
+NO_SHADOWS = Shadows()
 UNTRAINED_NETS: dict[Goal, int] = {"retrain-equivalent": 1, "concept": 3}
 """Freshly initialised nets that are read beside the models."""
 
@@ -99,6 +105,8 @@ def audit(
     seed: int = 0,
     progress: Progress | None = None,
     goal: Goal = "retrain-equivalent",
+    also: Sequence[str] = (),
+    shadows: Shadows = NO_SHADOWS,
 ) -> Finding:
     """Say what is left in a model of what it is said to have forgotten.
 
@@ -113,11 +121,15 @@ def audit(
         progress: default: a bar on stderr.
         goal: "retrain-equivalent" asks whether the model is as if it had never seen the class; "concept" whether
             anybody can read the class from it, beside untrained nets and raw inputs. Only for classes.
+        also: items of `rasura list on-request` to measure besides; only "retain-tuning" touches the verdict, by the
+            qualifier "not durable".
+        shadows: further models that some of these items need.
 
     Raises:
-        InputError: models that do not fit the data, an unknown goal, or too few examples.
+        InputError: models that do not fit the data, an unknown goal or item, or too few examples or models.
     """
-    return audit_all({MODEL: model}, data, request, original, references, seed, progress, goal)[MODEL]
+    found = audit_all({MODEL: model}, data, request, original, references, seed, progress, goal, also, shadows)
+    return found[MODEL]
 
 
 def audit_all(
@@ -129,17 +141,32 @@ def audit_all(
     seed: int = 0,
     progress: Progress | None = None,
     goal: Goal = "retrain-equivalent",
+    also: Sequence[str] = (),
+    shadows: Shadows = NO_SHADOWS,
 ) -> dict[str, Finding]:
     """`audit` for several models by name; original and references are measured once."""
     check_seed(seed)
-    if goal not in GOALS:
-        raise unknown("goal", goal, GOALS)
+    _check_words(goal, request, also)
     with reporting(progress) as report:
         anchors = {ORIGINAL: original} | {reference_name(k): one for k, one in enumerate(references)}
-        for one in (*anchors.values(), *models.values()):
+        for one in (*anchors.values(), *models.values(), *shadows.originals, *shadows.unlearned):
             check_fits(one, data)
         shared = _measure_anchors(anchors, make_probe(data, request, seed), data.classes, seed, goal, report)
-        return {name: _audit_one(name, model, shared, data, request, report) for name, model in models.items()}
+        found = {}
+        for name, model in models.items():
+            asked = Asked({MODEL: model} | anchors, data, shared.probe, shadows, seed, report)
+            found[name] = _audit_one(name, model, shared, data, request, look_on_request(also, asked), report)
+        return found
+
+
+def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:
+    if goal not in GOALS:
+        raise unknown("goal", goal, GOALS)
+    if goal == "concept" and not isinstance(request, ForgetClasses):
+        raise InputError("goal: 'concept' asks about a class; allowed for samples: retrain-equivalent")
+    for item in also:
+        if item not in ON_REQUEST:
+            raise unknown("item", item, ON_REQUEST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +199,15 @@ def _measure_anchors(
     return _Shared(anchors, probe, anchor, measured, untrained, tested, maps, seed, goal, time.perf_counter() - begun)
 
 
-def _audit_one(name: str, model: nn.Module, shared: _Shared, data: Data, request: Request, report: Progress) -> Finding:
+def _audit_one(
+    name: str,
+    model: nn.Module,
+    shared: _Shared,
+    data: Data,
+    request: Request,
+    on_request: dict[str, Any],
+    report: Progress,
+) -> Finding:
     begun = time.perf_counter()
     same = next((at for at, one in shared.anchors.items() if one is model), None)
     probe, seed = shared.probe, shared.seed
@@ -191,6 +226,7 @@ def _audit_one(name: str, model: nn.Module, shared: _Shared, data: Data, request
         **judged(judgement, scores),
         **about(name, data, request, probe, scores, models, {"seed": seed, "goal": shared.goal}),
         **_insides({role: one.inside for role, one in measured.items()}, shared),
+        "on_request": on_request,
         "seconds": round(shared.seconds + time.perf_counter() - begun, 2),
         "seconds_per_block": {block: round(spent, 3) for block, spent in own.seconds.items()},
     }
@@ -258,6 +294,9 @@ def recomputed(content: dict[str, Any], scores: Scores) -> Finding:
 
 
 def _whole(content: dict[str, Any], scores: Scores) -> Finding:
+    tuned = content["on_request"].get("retain-tuning")
+    if content["verdict"] == "ERASED" and tuned and comes_back(tuned):
+        content = content | {"qualifiers": [*content["qualifiers"], "not durable"]}
     content = json.loads(json.dumps(content))  # tuples become lists, as they will be when read back
     return Finding(
         content["verdict"], content["where"], content["reason"], tuple(content["qualifiers"]), content, scores

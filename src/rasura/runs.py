@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from rasura.auditing import Goal, read_scores
+from rasura.auditing import Goal, Shadows, read_scores
 from rasura.contents import versions
 from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_data, resolve
 from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
-from rasura.finding import Finding, audit_all, recomputed
+from rasura.finding import NO_SHADOWS, Finding, audit_all, recomputed
 from rasura.methods.contract import Method, forget, name_of
 from rasura.models import card_of, fresh_model, hash_of_model, to_card, with_card, write_model
 from rasura.models.card import Card
@@ -159,6 +159,8 @@ def audit_runs(
     seed: int,
     progress: Progress,
     goal: Goal = "retrain-equivalent",
+    also: tuple[str, ...] = (),
+    shadows: Shadows = NO_SHADOWS,
 ) -> dict[str, dict[str, Any]]:
     """Audit models by name into one run folder each; those that are there already are read. Their `verdict.json`."""
     spec = {
@@ -169,11 +171,13 @@ def audit_runs(
         "references": [hash_of_model(one) for one in references],
         "seed": seed,
         "goal": goal,
+        **({"also": sorted(also)} if also else {}),
+        **{kind: [hash_of_model(one) for one in given] for kind, given in vars(shadows).items() if given},
     }
     specs = {name: spec | {"model": hash_of_model(model)} for name, (model, _) in models.items()}
     missing = {name: model for name, (model, folder) in models.items() if not is_done(folder, specs[name])}
     if missing:
-        found = audit_all(missing, data, request, original, references, seed, progress, goal)
+        found = audit_all(missing, data, request, original, references, seed, progress, goal, also, shadows)
         for name in missing:
             make_run(models[name][1], specs[name], _writer(found[name]))
     return {name: read_json(folder / VERDICT) for name, (_, folder) in models.items()}

@@ -8,6 +8,7 @@ from rasura.auditing.inside import Inside, compared_insides, drawn_rows, heads, 
 from rasura.auditing.measure import Measured, measure, read_anchor, read_head
 from rasura.auditing.members import Members, roc_curves
 from rasura.auditing.model_gates import identity_gates, preprocessing_gate, record_gates
+from rasura.auditing.on_request import ON_REQUEST, Asked, Shadows, comes_back, look_on_request
 from rasura.auditing.probe import Probe, make_probe
 from rasura.auditing.scores import (
     MEMBERSHIP,
@@ -29,10 +30,12 @@ __all__ = [
     "GOALS",
     "MEMBERSHIP",
     "MODEL",
+    "ON_REQUEST",
     "ORIGINAL",
     "SELF_TEST",
     "VERDICTS",
     "Anchor",
+    "Asked",
     "Comparison",
     "Decoded",
     "Estimate",
@@ -46,11 +49,14 @@ __all__ = [
     "Probe",
     "Ruling",
     "Scores",
+    "Shadows",
+    "comes_back",
     "compared_insides",
     "drawn_rows",
     "heads",
     "identity_gates",
     "judge",
+    "look_on_request",
     "make_probe",
     "measure",
     "measure_untrained",

@@ -85,7 +85,10 @@ def look_on_request(names: Sequence[str], asked: Asked) -> dict[str, Any]:
     Raises:
         InputError: an item that cannot serve the request, or lacks shadow models.
     """
-    return {name: ON_REQUEST[name](asked) for name in names}
+    for name in names:
+        if name not in _OF_SAMPLES and not asked.probe.forget_classes:
+            raise InputError(f"also: {name} looks at a forgotten class; allowed for samples: {', '.join(_OF_SAMPLES)}")
+    return {name: _ITEMS[name](asked) for name in names}
 
 
 def comes_back(block: Mapping[str, Any]) -> bool:
@@ -275,7 +278,20 @@ def _property(asked: Asked) -> dict[str, Any]:
     )
 
 
-ON_REQUEST: dict[str, Callable[[Asked], dict[str, Any]]] = {
+ON_REQUEST: dict[str, str] = {
+    "relearn": "steps until the class is relearned from ten labels",
+    "last-block": "the same, only the last stage and the head being trained",
+    "retain-tuning": "whether fine-tuning on retained examples brings the class back",
+    "pruning": "forget accuracy after the smallest weights are set to 0",
+    "code-length": "bits that it takes to say which examples are of the class, given the features",
+    "klom": "divergence of margins from the retrained models' (three references)",
+    "procrustes": "distance of the features from the retrained models' after the best rotation",
+    "adversarial-membership": "membership by the distance from the decision boundary",
+    "u-lira": "likelihood-ratio attack (two models unlearned by the same method, two references)",
+    "property-inference": "whether a classifier of models tells that the class was trained on (one more original)",
+}
+"""Items by name, with a line each."""
+_ITEMS: dict[str, Callable[[Asked], dict[str, Any]]] = {
     "relearn": _relearn,
     "last-block": _last_block,
     "retain-tuning": _retain_tuning,
@@ -287,7 +303,8 @@ ON_REQUEST: dict[str, Callable[[Asked], dict[str, Any]]] = {
     "u-lira": _u_lira,
     "property-inference": _property,
 }
-"""Items by name."""
+_OF_SAMPLES = ("adversarial-membership", "u-lira")
+"""Items that serve a sample request too; all others look at a forgotten class."""
 
 
 def _curves(runs: Mapping[str, Trajectory], unit: str) -> dict[str, Any]:
