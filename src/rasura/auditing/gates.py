@@ -5,13 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rasura.auditing.decoded import HEAD_INPUT, SHUFFLED
+from rasura.auditing.decoded import HEAD_INPUT, OUTPUT, SHUFFLED
 from rasura.auditing.evidence import accuracy
-from rasura.auditing.members import ATTACK, pair_values
+from rasura.auditing.members import LOSS, pair_values
 from rasura.auditing.scores import MODEL, ORIGINAL, Scores
 
 LARGEST_REFERENCE_ACCURACY = 0.01
 LARGEST_RETAIN_GAP = 0.02
+SURE = 1.645
+"""Standard errors that leave one in twenty to chance, on one side."""
 LEAST_ORIGINAL_ACCURACY = 0.3
 LARGEST_REFERENCE_AREA = 0.55
 """Area under the curve with which a model that never saw the examples may tell them from others, by chance."""
@@ -53,11 +55,11 @@ def _original_knows(scores: Scores) -> Gate:
 def _never_saw(scores: Scores, name: str) -> Gate:
     if not scores.forget_classes:
         members = scores.members[name]
-        area = float(pair_values(members.values[ATTACK], members.labels).mean())
+        area = float(pair_values(members.values[LOSS], members.labels).mean())
         return Gate(
             f"{name} never saw the examples",
             area <= LARGEST_REFERENCE_AREA,
-            f"tells them from others with an area under the curve of {area:.1%}",
+            f"area under the curve of the loss {area:.1%}",
             f"at most {LARGEST_REFERENCE_AREA:.0%}",
             "retrain it without the examples",
         )
@@ -72,12 +74,17 @@ def _never_saw(scores: Scores, name: str) -> Gate:
 
 
 def _as_good(scores: Scores, name: str) -> Gate:
+    """Fails where the reference is surely weaker: few held-out examples leave a few points to chance."""
     kept, retain = (accuracy(scores, one, ~scores.forget).point for one in (ORIGINAL, name))
+    right = [scores.right(one, OUTPUT, "output") for one in (name, ORIGINAL)]
+    assert right[0] is not None and right[1] is not None
+    apart = (right[0] - right[1])[~scores.forget]
+    chance = SURE * float(apart.std()) / len(apart) ** 0.5
     return Gate(
         f"{name} is as good as the original",
-        retain >= kept - LARGEST_RETAIN_GAP,
+        float(apart.mean()) + chance >= -LARGEST_RETAIN_GAP,
         f"retain accuracy {retain:.1%}, original {kept:.1%}",
-        f"at most {100 * LARGEST_RETAIN_GAP:.0f} points below the original",
+        f"at most {100 * LARGEST_RETAIN_GAP:.0f} points below the original, and {100 * chance:.1f} by chance",
         "train it by the original's recipe",
     )
 
