@@ -17,6 +17,8 @@ SURE = 1.645
 LEAST_ORIGINAL_ACCURACY = 0.3
 LARGEST_REFERENCE_AREA = 0.55
 """Area under the curve with which a model that never saw the examples may tell them from others, by chance."""
+LEAST_RENAMED = 0.8
+"""Share of the original's accuracy that a model reaches with its classes renamed, if only their order is wrong."""
 LARGEST_CONTROL = 0.1
 """How far above chance the control may lie."""
 
@@ -37,7 +39,7 @@ def score_gates(scores: Scores) -> list[Gate]:
     gates = [_original_knows(scores)]
     for name in scores.references:
         gates += [_never_saw(scores, name), _as_good(scores, name)]
-    return [*gates, *_control(scores)]
+    return [*gates, *_class_order(scores), *_control(scores)]
 
 
 def _original_knows(scores: Scores) -> Gate:
@@ -86,6 +88,29 @@ def _as_good(scores: Scores, name: str) -> Gate:
         f"retain accuracy {retain:.1%}, original {kept:.1%}",
         f"at most {100 * LARGEST_RETAIN_GAP:.0f} points below the original, and {100 * chance:.1f} by chance",
         "train it by the original's recipe",
+    )
+
+
+def _class_order(scores: Scores) -> Iterator[Gate]:
+    """A model that names few retained examples rightly, but most of them once its classes are renamed."""
+    right = scores.right(MODEL, OUTPUT, "output")
+    assert right is not None
+    original = accuracy(scores, ORIGINAL, ~scores.forget).point
+    if right[~scores.forget].mean() >= 0.5 * original:
+        return
+    from scipy.optimize import linear_sum_assignment
+
+    said = next(one.predicted for one in scores.models[MODEL] if one.decoder == OUTPUT)[~scores.forget]
+    counts = np.zeros((len(scores.classes), len(scores.classes)), dtype=np.int64)
+    np.add.at(counts, (scores.labels[~scores.forget], said), 1)
+    rows, columns = linear_sum_assignment(-counts)
+    renamed = float(counts[rows, columns].sum() / counts.sum())
+    yield Gate(
+        "the model's classes are in the data's order",
+        renamed < LEAST_RENAMED * original,
+        f"once its classes are renamed it names {renamed:.1%} of the retained examples",
+        "the order of the data's classes",
+        "give the data its classes in the model's order",
     )
 
 

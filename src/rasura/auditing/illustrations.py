@@ -144,7 +144,10 @@ def heat_maps(model: nn.Module, inputs: Tensor, target_class: int, layer: str) -
         if target_class >= logits_of(model, asking).shape[1]:
             return []
         tracer = LayerGradCam(lambda batch: logits_of(model, batch), modules[layer])
-        found = tracer.attribute(asking, target=target_class, relu_attributions=True)
+        try:
+            found = tracer.attribute(asking, target=target_class, relu_attributions=True)
+        except RuntimeError:
+            return []  # the score does not depend on the layer by gradients (rounded outputs, say): there is no map
     assert isinstance(found, Tensor)
     heat = interpolate(found.detach().float().cpu(), inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return [_blended(image, one) for image, one in zip(inputs.detach().float().cpu(), heat, strict=True)]

@@ -99,10 +99,10 @@ def measure(
         _check_finite(found, logits)
     head_input, head_logits = Point(parts.head, "input"), found[head_output]
     inner, stages = found[head_input], stage_names(parts)
-    layers = {name: found[Point(stage)] for stage, name in stages.items()} | {HEAD_INPUT: inner}
+    layers = _unlike({name: found[Point(stage)] for stage, name in stages.items()} | {HEAD_INPUT: inner})
     decoded, inside, members = _answers(logits, probe), None, None
     with _timed(seconds, "linear decoders"):
-        decoded += [_linear(name, vectors, probe) for name, vectors in _unlike(layers).items()]
+        decoded += [_linear(name, vectors, probe) for name, vectors in layers.items()]
     if probe.pairs is not None:
         with _timed(seconds, "membership"):
             members = remember(model, probe, (logits, head_logits, inner), (head_output, head_input), anchor)

@@ -19,20 +19,7 @@ from rasura.auditing.membership import attack, placements, roc_points, signals, 
 from rasura.auditing.probe import Probe
 
 LOSS, ENTROPY, MARGIN, LOG_ODDS = "loss", "entropy", "margin", "log-odds"
-ATTACK, FEATURES, RMIA, LIRA = "attack", "features", "relative likelihood", "likelihood ratio"
-SIGNALS = {
-    LOSS: "the loss of the true class",
-    ENTROPY: "the entropy of the answer",
-    MARGIN: "the true class's logit above the best other",
-    LOG_ODDS: "the log-odds of the true class",
-    ATTACK: "a logistic regression on these, cross-fitted",
-    FEATURES: "a logistic regression on the head's inputs, cross-fitted",
-    UNWRAPPED: "the loss of the head's own outputs, where code after it changes them",
-    HEAD_SWAP: "the loss under the original's head",
-    RMIA: "likelihood beside the retrained models' and the other pairs' (RMIA)",
-    LIRA: "log-odds in deviations from the retrained models' (LiRA)",
-}
-"""What tells a training example from a held-out one, with a line each."""
+ATTACK, FEATURES, RMIA, LIRA = "attack", "features", "rmia", "lira"
 PENALTY = 1e-2
 """Ridge penalty of the regressions, which have few examples for their features."""
 

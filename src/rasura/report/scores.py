@@ -62,9 +62,16 @@ READERS = {
 }
 """The decoders at the head input: what the page calls them, and what they add."""
 SIGNALS = {
-    "rmia": ("RMIA", "likelihood against retrained models (AUC)"),
-    "attack": ("Attack", "logistic regression on loss, entropy and margin (AUC)"),
-    "loss": ("Loss threshold", "members have the lower loss (AUC)"),
+    "attack": ("Attack", "logistic regression on the four below (AUC)"),
+    "rmia": ("RMIA", "likelihood beside the retrained models’ and the other pairs’ (AUC)"),
+    "lira": ("LiRA", "log-odds in deviations from the retrained models’ (AUC)"),
+    "loss": ("Loss", "members have the lower loss (AUC)"),
+    "entropy": ("Entropy", "members get the surer answer (AUC)"),
+    "margin": ("Margin", "the true class’s logit above the best other (AUC)"),
+    "log-odds": ("Log-odds", "of the true class against all others (AUC)"),
+    "features": ("Features", "logistic regression on the head’s inputs (AUC)"),
+    "unwrapped": ("Unwrapped loss", "of the head’s own outputs (AUC)"),
+    "head swap": ("Loss, head swapped", "under the original’s last layer (AUC)"),
 }
 """The membership signals: what the page calls them, and how they tell."""
 
