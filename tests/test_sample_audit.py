@@ -76,7 +76,8 @@ def test_the_untouched_original_is_not_forgotten(canaries, request_, original, r
         "samples": CANARIES,
     }
     rows = {row["signal"]: row for row in finding.content["membership"]["rows"]}
-    assert rows["loss"]["original"] > 0.9
+    assert rows["loss"]["original"] > 0.65
+    assert finding.content["outputs"]["original"]["forget"]["point"] > 0.9
     assert all(abs(area - 0.5) < 0.12 for area in rows["loss"]["references"])
 
 
@@ -157,7 +158,7 @@ def test_attacks_on_request_serve_samples(canaries, request_, original, retraine
         "on_request"
     ]
     areas = {row["role"]: row["value"] for row in found["adversarial-membership"]["rows"]}
-    assert areas["original"] > 0.8 > areas["model"]
+    assert areas["original"] > 0.65 > areas["model"]
     ratios = {row["role"]: row["value"] for row in found["u-lira"]["rows"]}
     assert ratios["model"] == pytest.approx(0.5, abs=0.15)
     with pytest.raises(InputError, match="also: u-lira has 0 models by --shadow-unlearned; allowed: 2 or more"):

@@ -144,7 +144,7 @@ def test_the_command_line_forgets_one_class_after_the_other_and_audits_both(
     capsys.readouterr()
     audit = ["audit", "--model", str(tmp_path / "two"), "--original", str(tmp_path / "original"), *data]
     assert main([*audit, "--out", str(tmp_path / "audit"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["request"] == {"forget": "3, 8", "classes": [3, 8]}
+    assert json.loads(capsys.readouterr().out)["request"]["classes"] == [3, 8]
     nothing = ["audit", "--model", str(tmp_path / "original"), "--original", str(tmp_path / "original"), *data]
     assert main([*nothing, "--out", str(tmp_path / "none")]) == 2
     assert "the model's history names no class" in capsys.readouterr().err

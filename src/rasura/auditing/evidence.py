@@ -30,6 +30,7 @@ from rasura.auditing.members import (
     ATTACK,
     LIRA,
     LOSS,
+    MARGIN,
     RMIA,
     deviations,
     expected_scatter,
@@ -216,7 +217,10 @@ def _of_answers(scores: Scores, model: str) -> dict[str, Any]:
     if confidence is not None:
         found["calibration_error"] = round(expected_calibration_error(confidence, right), 5)
     if scores.forget_classes:
-        found |= _of_forgetting(scores, model)
+        return found | _of_forgetting(scores, model)
+    if model in scores.members:
+        named = scores.members[model].values[MARGIN][1] > 0  # of the training examples
+        found["forget"] = wilson(int(named.sum()), len(named)).to_json()
     return found
 
 

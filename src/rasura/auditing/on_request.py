@@ -15,7 +15,7 @@ from rasura.auditing.geometry import procrustes_distance
 from rasura.auditing.likelihood_ratio import u_lira
 from rasura.auditing.measure import read_head
 from rasura.auditing.members import pair_values
-from rasura.auditing.membership import signals
+from rasura.auditing.membership import LEAST_LOGIT, signals
 from rasura.auditing.outputs import klom, margins
 from rasura.auditing.probe import Probe
 from rasura.auditing.property_inference import answers, property_inference
@@ -211,24 +211,28 @@ def _procrustes(asked: Asked) -> dict[str, Any]:
 
 
 def _boundary(asked: Asked) -> dict[str, Any]:
-    pairs = asked.probe.pairs
-    if pairs is None:
+    if asked.probe.pairs is None:
         raise InputError("also: adversarial-membership needs ten training examples of the request; allowed: more data")
-    labels, found = pairs.members.labels, {}
-    for role, model in asked.models.items():
-        head = read_head(model, asked.probe)
-        if head is None:
-            raise InputError("also: adversarial-membership needs a linear head; allowed: models that have one")
-        both = torch.stack([_inner(model, asked.probe)[pairs.held_out], _inner_of_members(model, asked.probe)])
-        distance = np.stack([boundary_distance(head, part, labels) for part in both])
-        found[role] = float(pair_values(distance, labels.numpy()).mean())
     return _row_block(
         "Adversarial membership",
         "area under the curve of the distance from the decision boundary, in the head's inputs: training examples lie "
-        "deeper inside. 0.5: cannot be told.",
-        found,
+        "deeper inside. 0.5: cannot be told. None: the class is cut off from the head, and has no boundary.",
+        {role: _boundary_area(model, asked.probe) for role, model in asked.models.items()},
         "area under the curve",
     )
+
+
+def _boundary_area(model: nn.Module, probe: Probe) -> float | None:
+    head, pairs = read_head(model, probe), probe.pairs
+    if head is None:
+        raise InputError("also: adversarial-membership needs a linear head; allowed: models that have one")
+    assert pairs is not None
+    labels = pairs.members.labels
+    if bool((head.bias[labels.unique()] <= LEAST_LOGIT).any()):
+        return None
+    both = _inner(model, probe)[pairs.held_out], _inner_of_members(model, probe)
+    distance = np.stack([boundary_distance(head, part, labels) for part in both])
+    return float(pair_values(distance, labels.numpy()).mean())
 
 
 def _u_lira(asked: Asked) -> dict[str, Any]:
