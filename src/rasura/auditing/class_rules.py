@@ -113,7 +113,7 @@ def _recovery(case: Case, rung: str, layer: str) -> str | None:
 def _recall(case: Case, model: str, rung: str, layer: str) -> float:
     right = case.scores.right(model, rung, layer)
     assert right is not None
-    return float(right[case.scores.forget].mean())
+    return float(np.nanmean(right[case.scores.forget]))
 
 
 def works(case: Case, model: str, rung: str, layer: str) -> bool:

@@ -177,6 +177,9 @@ def _on_examples(
 ) -> Comparison:
     scatter = scatter or (ANSWERS if place.decoder == OUTPUT else Scatter())
     each = {name: _per_example(scores, name, place) for name in (MODEL, ORIGINAL, *beside, *scores.untrained)}
+    of_model = each[MODEL]
+    assert of_model is not None
+    among = among & ~np.isnan(of_model)  # changed nets are run on some of the examples, the same for all models
     scored = {name: one[among] for name, one in each.items() if one is not None}
     untrained = {name: float(scored[name].mean()) for name in scores.untrained if name in scored}
     references = [scored[name] for name in beside]

@@ -20,7 +20,7 @@ from rasura.errors import InputError
 from rasura.models import device_of, logits_of, to_device
 from rasura.training import predict
 
-SCORED_RETAINED = 250
+SCORED_FORGET, SCORED_RETAINED = 300, 250
 """Retained examples that a changed net answers; enough to see whether it still works."""
 RECALIBRATION, BATCH = 500, 125
 """Retained examples that BatchNorm statistics are estimated from, and how many at a time."""
@@ -32,13 +32,13 @@ LEAST_FREEDOM = 1e-6
 
 
 def answers(model: nn.Module, probe: Probe, seed: int) -> Tensor:
-    """The class `[N]` that a net says of every forget example and of 250 retained ones; −1 for the others.
+    """The class `[N]` that a net says of 300 forget examples and 250 retained ones at most; −1 for the others.
 
     A full pass for each changed copy of a net would cost more than all decoders together. The same seed chooses the
     same examples for every model.
     """
-    retained = spread(probe.labels, ~probe.forget, SCORED_RETAINED, seed)
-    chosen = torch.cat([probe.forget.nonzero()[:, 0], retained]).sort().values
+    sides = (probe.forget, SCORED_FORGET), (~probe.forget, SCORED_RETAINED)
+    chosen = torch.cat([spread(probe.labels, among, most, seed) for among, most in sides]).sort().values
     said = torch.full_like(probe.labels, -1)
     said[chosen] = predict(model, probe.examples.take(chosen)).argmax(1)
     return said
