@@ -121,8 +121,9 @@ def audit_all(
     with reporting(progress) as report:
         begun = time.perf_counter()
         anchors = {ORIGINAL: original} | {reference_name(k): one for k, one in enumerate(references)}
-        for one in (*anchors.values(), *models.values()):
-            check_fits(one, data)
+        check_fits(original, data)
+        for one in (*references, *models.values()):
+            check_fits(one, data, resolve(request, data).forget_classes)
         probe = make_probe(data, request, seed)
         head = read_head(original, probe)
         measured = {name: measure(one, probe, head, seed, report, f"audit: {name}") for name, one in anchors.items()}
