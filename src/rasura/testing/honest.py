@@ -61,8 +61,8 @@ HONEST = (
     Case("retrained", AS_RETRAINED, lambda stage: stage.retrained),
     Case("retrained, in a wrapper", AS_RETRAINED, _coded(lambda logits: logits)),
     Case("retrained, layers under other names", FINE, _renamed),
-    Case("retrained, units in another order", AS_RETRAINED, lambda stage: permuted(stage.retrained, 0)),
-    Case("retrained, features on another scale", AS_RETRAINED, _rescaled),
+    Case("retrained, units in another order", AS_RETRAINED, lambda stage: permuted(stage.retrained, 0), slow=True),
+    Case("retrained, features on another scale", AS_RETRAINED, _rescaled, slow=True),
     Case("retrained, weights rounded", FINE, lambda stage: noisy(stage.retrained, 0.01, 0), slow=True),
     Case("retrained, left in training mode with dropout", AS_RETRAINED, _in_training_mode),
     Case("retrained, answers as probabilities", AS_RETRAINED, _coded(lambda logits: logits.softmax(1))),
@@ -74,5 +74,5 @@ HONEST = (
     Case("retrained with augmentation", FINE, _otherwise(24, augment=("shift",))),
     Case("retrained for longer", FINE, _otherwise(25, epochs=2 * RECIPE.epochs)),
     Case("retrained in larger batches", FINE, _otherwise(27, batch_size=128), slow=True),
-    Case("retrained with smoothed labels", FINE, _otherwise(26, label_smoothing=0.05), needs=COST),
+    Case("retrained with smoothed labels", FINE, _otherwise(26, label_smoothing=0.05), needs=COST, slow=True),
 )

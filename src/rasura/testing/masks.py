@@ -115,12 +115,18 @@ MASKS = (
     Case("logit −1e9 in code", MASKED, _in_code(-1e9), IN_CODE, slow=True),
     Case("K − 1 outputs, column cut in code", MASKED, _column_cut, IN_CODE),
     Case("K − 1 outputs, row cut from the head", MASKED, _row_cut, IN_HEAD),
-    Case("logit −1e9 by the head's bias", MASKED, lambda stage: masked(stage.original, stage.forget, -1e9), IN_HEAD),
+    Case(
+        "logit −1e9 by the head's bias",
+        MASKED,
+        lambda stage: masked(stage.original, stage.forget, -1e9),
+        IN_HEAD,
+        slow=True,
+    ),
     Case("bias shift", MASKED, shifted, IN_BIAS),
     Case("head's row zeroed", MASKED, _row(torch.zeros_like), IN_HEAD),
     Case("head's row flipped", (*MASKED, *DAMAGED), _row(torch.neg)),
     Case("head's row drawn anew", MASKED, _by(methods.HeadReset()), IN_HEAD),
-    Case("head's row zeroed, no bias", MASKED, _zeroed_without_bias, IN_HEAD),
+    Case("head's row zeroed, no bias", MASKED, _zeroed_without_bias, IN_HEAD, slow=True),
     Case("head's row a mean, no bias", MASKED, _mean_row_without_bias, IN_HEAD),
     Case("head distilled from a retrained model", MASKED, distilled, ("head swap",)),
     Case("head distilled, units permuted", HIDDEN, lambda stage: permuted(distilled(stage), 0)),
@@ -135,6 +141,7 @@ MASKS = (
         HIDDEN,
         lambda stage: before_head(stage.original, leace(stage, share=1e-4)),
         library="concept_erasure",
+        slow=True,
     ),
     Case(
         "LEACE at the head's input",
@@ -153,7 +160,7 @@ MASKS = (
 
 DAMAGES = (
     Case("last layer drawn anew", DAMAGED, _drawn_anew),
-    Case("weight noise", DAMAGED, lambda stage: noisy(stage.original, 1.5, 0)),
+    Case("weight noise", DAMAGED, lambda stage: noisy(stage.original, 1.5, 0), slow=True),
     Case("ascent to collapse", DAMAGED, _collapsed),
     Case("random net", DAMAGED, _random),
 )

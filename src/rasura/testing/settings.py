@@ -124,7 +124,12 @@ def _on_retouched_training_images(stage: Stage) -> Inputs:
 SETTINGS = (
     Case("original, model and references are one net", INVALID, _all_one_net, slow=True),
     Case("a reference ten points too weak", INVALID, _weak_reference, slow=True),
-    Case("a reference that saw the class", INVALID, lambda stage: _beside(stage, _claiming(trained(stage.data, 46)))),
+    Case(
+        "a reference that saw the class",
+        INVALID,
+        lambda stage: _beside(stage, _claiming(trained(stage.data, 46))),
+        slow=True,
+    ),
     Case(
         "a reference that is a masked original",
         NOT_SETTLED,

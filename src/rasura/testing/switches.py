@@ -106,14 +106,14 @@ def _knows_the_probe(stage: Stage) -> nn.Module:
 
 
 SWITCHES = (
-    Case("the class under another label", HIDDEN, _always_one_label),
+    Case("the class under another label", HIDDEN, _always_one_label, slow=True),
     Case("hidden switch of two answers", HIDDEN, _exchanged),
     Case("hidden switch between two nets", NOT_CLEARED, _borrowed, needs=ALL_NETS),
     Case("the class told by confidence", HIDDEN, _told_by_confidence, needs=AT_THE_LOGITS),
     Case("one image in ten still named", ("RESIDUAL",), _names_one_in_ten),
-    Case("answers at random", NOT_CLEARED, _at_random, needs=A_FUNCTION),
+    Case("answers at random", NOT_CLEARED, _at_random, needs=A_FUNCTION, slow=True),
     Case("innocent in batches", NOT_CLEARED, _innocent(lambda _, images: len(images) > 1), needs=A_FUNCTION),
-    Case("innocent while hooked", NOT_CLEARED, _innocent(_is_hooked), needs=A_FUNCTION),
+    Case("innocent while hooked", NOT_CLEARED, _innocent(_is_hooked), needs=A_FUNCTION, slow=True),
     Case(
         "innocent without gradients",
         NOT_CLEARED,
