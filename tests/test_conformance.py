@@ -32,10 +32,12 @@ def _can_be_made(case: Case) -> bool:
 
 
 def _marks(case: Case) -> list[pytest.MarkDecorator]:
-    slow = [pytest.mark.slow] if case.slow else []
-    pending = [pytest.mark.xfail(strict=True, raises=AssertionError, reason=f"needs {case.needs}")] if case.name in PENDING else []
-    without = [] if _can_be_made(case) else [pytest.mark.skip(reason=f"{case.library} is not installed")]
-    return [*slow, *pending, *without]
+    marks = [pytest.mark.slow] if case.slow else []
+    if case.name in PENDING:
+        marks.append(pytest.mark.xfail(strict=True, raises=AssertionError, reason=f"needs {case.needs}"))
+    if not _can_be_made(case):
+        marks.append(pytest.mark.skip(reason=f"{case.library} is not installed"))
+    return marks
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name, marks=_marks(case)) for case in CASES])
