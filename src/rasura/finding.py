@@ -34,11 +34,14 @@ from rasura.data import Data, Request, describe, resolve
 from rasura.errors import check_seed
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
-from rasura.models import card_of
+from rasura.models import card_of, complete
 from rasura.progress import Progress, reporting
+from rasura.training import predict
 
 PICTURES = 8
 """Forget images that a finding shows, at most."""
+FEW = 32
+"""Examples that tell probabilities from logits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +123,10 @@ def audit_all(
     check_seed(seed)
     with reporting(progress) as report:
         begun = time.perf_counter()
-        anchors = {ORIGINAL: original} | {reference_name(k): one for k, one in enumerate(references)}
-        check_fits(original, data)
-        for one in (*references, *models.values()):
-            check_fits(one, data, resolve(request, data).forget_classes)
+        lacking = resolve(request, data).forget_classes
+        anchors = {ORIGINAL: _fitting(original, data)}
+        anchors |= {reference_name(k): _fitting(one, data, lacking) for k, one in enumerate(references)}
+        models = {name: _fitting(one, data, lacking) for name, one in models.items()}
         probe = make_probe(data, request, seed)
         head = read_head(original, probe)
         measured = {name: measure(one, probe, head, seed, report, f"audit: {name}") for name, one in anchors.items()}
@@ -142,6 +145,13 @@ def audit_all(
                 name, judgement, scores, data, request, probe, {MODEL: model} | anchors, seed, seconds
             )
     return found
+
+
+def _fitting(model: nn.Module, data: Data, lacking: Sequence[int] = ()) -> nn.Module:
+    """The model, checked, with logits of all classes; of those in `lacking` it may have no outputs."""
+    check_fits(model, data, lacking)
+    answers = predict(model, data.train.take(torch.arange(min(FEW, len(data.train)))))
+    return complete(model, answers, len(data.classes), lacking)
 
 
 def _scores(probe: Probe, data: Data, models: dict[str, list[Decoded]]) -> Scores:

@@ -88,7 +88,7 @@ def measure(
     head_output = Point(parts.head)
     found, logits = features(model, probe.examples, [*parts.points, head_output], progress=progress, label=label)
     _check_finite({point: found[point] for point in parts.points}, logits)
-    inner, logits = found[Point(parts.head, "input")], _with_all_classes(_as_logits(logits), probe)
+    inner = found[Point(parts.head, "input")]
     decoded = [_decoded(OUTPUT, "output", logits.argmax(1))]
     others = logits.clone()
     others[:, list(probe.forget_classes)] = -torch.inf
@@ -183,22 +183,6 @@ def _sampled(probe: Probe, among: Tensor, most: int, generator: torch.Generator)
 
 def _decoded(decoder: str, layer: str, said: Tensor, shots: int = 0, draw: int = 0) -> Decoded:
     return Decoded(decoder, layer, shots, draw, said.to(torch.int16).numpy())
-
-
-def _as_logits(outputs: Tensor) -> Tensor:
-    """Logarithms of a model's answers if these are probabilities, which a bias could not be added to."""
-    are_shares = bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-2).all())
-    return outputs.log() if are_shares else outputs
-
-
-def _with_all_classes(logits: Tensor, probe: Probe) -> Tensor:
-    """Logits `[N, K]` of a model that has no outputs for the forget classes: it never names them."""
-    if logits.shape[1] != probe.classes - len(probe.forget_classes):
-        return logits
-    retained = [number for number in range(probe.classes) if number not in probe.forget_classes]
-    whole = torch.full((len(logits), probe.classes), -torch.inf)
-    whole[:, retained] = logits
-    return whole
 
 
 def _check_finite(found: dict[Point, Tensor], logits: Tensor) -> None:
