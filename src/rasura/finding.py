@@ -46,15 +46,19 @@ from rasura.auditing import (
 )
 from rasura.auditing.illustrations import stage_maps, with_maps_of
 from rasura.contents import SHOWN, about, judged
-from rasura.data import Data, ForgetClasses, Request
+from rasura.data import Data, ForgetClasses, Request, resolve
 from rasura.errors import InputError, check_seed, unknown
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
+from rasura.models import complete
 from rasura.progress import Progress, reporting
+from rasura.training import predict
 
 NO_SHADOWS = Shadows()
 UNTRAINED_NETS: dict[Goal, int] = {"retrain-equivalent": 1, "concept": 3}
 """Freshly initialised nets that are read beside the models."""
+FEW = 32
+"""Examples that tell probabilities from logits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +152,11 @@ def audit_all(
     check_seed(seed)
     _check_words(goal, request, also)
     with reporting(progress) as report:
-        anchors = {ORIGINAL: original} | {reference_name(k): one for k, one in enumerate(references)}
-        for one in (*anchors.values(), *models.values(), *shadows.originals, *shadows.unlearned):
-            check_fits(one, data)
+        lacking = resolve(request, data).forget_classes
+        anchors = {ORIGINAL: _fitting(original, data)}
+        anchors |= {reference_name(k): _fitting(one, data, lacking) for k, one in enumerate(references)}
+        models = {name: _fitting(one, data, lacking) for name, one in models.items()}
+        shadows = Shadows(*([_fitting(one, data, lacking) for one in kind] for kind in vars(shadows).values()))
         shared = _measure_anchors(anchors, make_probe(data, request, seed), data.classes, seed, goal, report)
         found = {}
         for name, model in models.items():
@@ -167,6 +173,13 @@ def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:
     for item in also:
         if item not in ON_REQUEST:
             raise unknown("item", item, ON_REQUEST)
+
+
+def _fitting(model: nn.Module, data: Data, lacking: Sequence[int] = ()) -> nn.Module:
+    """The model, checked, with logits of all classes; of those in `lacking` it may have no outputs."""
+    check_fits(model, data, lacking)
+    answers = predict(model, data.train.take(torch.arange(min(FEW, len(data.train)))))
+    return complete(model, answers, len(data.classes), lacking)
 
 
 @dataclass(frozen=True, eq=False)

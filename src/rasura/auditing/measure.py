@@ -96,7 +96,7 @@ def measure(
         head_output = Point(parts.head)
         points = [*parts.points, head_output]
         found, logits = features(model, probe.examples, points, progress=progress, label=label)
-        _check_finite(found, logits)
+        _check_finite({point: found[point] for point in parts.points}, logits)
     head_input, head_logits = Point(parts.head, "input"), found[head_output]
     inner, stages = found[head_input], stage_names(parts)
     layers = _unlike({name: found[Point(stage)] for stage, name in stages.items()} | {HEAD_INPUT: inner})
@@ -299,5 +299,5 @@ def _check_finite(found: dict[Point, Tensor], logits: Tensor) -> None:
     if logits.isnan().any():
         raise InputError(f"model: {int(logits.isnan().any(1).sum())} examples have NaN logits; allowed: finite logits")
     for point, vectors in found.items():
-        if point.side == "input" and not vectors.isfinite().all():
+        if not vectors.isfinite().all():
             raise InputError(f"model: NaN or infinite values at {point.module}; allowed: finite features")

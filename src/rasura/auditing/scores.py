@@ -1,8 +1,8 @@
 """Per-example scores of all models as one table, in memory and as Parquet: the verdict is computed from it alone."""
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ class Scores:
     def references(self) -> list[str]:
         """The names of the retrained models."""
         return [name for name in self.models if name not in (ORIGINAL, MODEL)]
+
+    def recast(self, roles: Mapping[str, str]) -> "Scores":
+        """The same table with models in other roles, by the names that they have now; all others are left out."""
+        return replace(
+            self,
+            models={role: self.models[name] for role, name in roles.items()},
+            members={role: self.members[name] for role, name in roles.items() if name in self.members},
+        )
 
     def right(self, model: str, decoder: str, layer: str, shots: int = 0) -> np.ndarray | None:
         """Share of draws in which each example was named rightly, `[N]`; NaN where not scored; None if not measured."""

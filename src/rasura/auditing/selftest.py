@@ -51,11 +51,10 @@ def _planted(scores: Scores, seed: int) -> Iterator[Gate]:
 
 def _tells_members(scores: Scores, seed: int) -> bool:
     """Whether the original remembers the examples: else no audit can tell it from a model that never saw them."""
-    members = scores.members | {MODEL: scores.members[ORIGINAL]}
-    models = scores.models | {MODEL: scores.models[ORIGINAL]}
     if not scores.references:
         return False
-    compared = membership_comparisons(replace(scores, models=models, members=members), seed)
+    same = {name: name for name in (ORIGINAL, *scores.references)}
+    compared = membership_comparisons(scores.recast({MODEL: ORIGINAL, **same}), seed)
     return any(one.primary and one.resolved and one.above for one in compared)
 
 
@@ -76,10 +75,8 @@ def _verdict(scores: Scores, name: str, seed: int, planted: list[Decoded] | None
     """The verdict on one of the models, or on what was made of its answers, beside the references that it is not."""
     others = [other for other in scores.references if other != name]
     roles = {MODEL: name, ORIGINAL: ORIGINAL} | {reference_name(at): other for at, other in enumerate(others)}
-    models = {role: scores.models[one] for role, one in roles.items()}
-    members = {role: scores.members[one] for role, one in roles.items() if one in scores.members}
-    models[MODEL] = planted or models[MODEL]
-    return judge(replace(scores, models=models, members=members), seed).ruling.verdict
+    cast = scores.recast(roles)
+    return judge(replace(cast, models=cast.models | {MODEL: planted or cast.models[MODEL]}), seed).ruling.verdict
 
 
 def _silenced(original: list[Decoded]) -> list[Decoded]:

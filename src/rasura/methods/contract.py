@@ -4,6 +4,7 @@ import copy
 import importlib
 import pkgutil
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -199,8 +200,13 @@ def only_declared(method: Method, problem: Problem) -> Problem:
     return replace(problem, **hidden)
 
 
-def check_fits(model: nn.Module, data: Data) -> None:
+def check_fits(model: nn.Module, data: Data, optional: Collection[int] = ()) -> None:
     """Whether the model takes the data's inputs and has one output per class.
+
+    Args:
+        model: a classifier.
+        data: what it is to be used on.
+        optional: numbers of classes that the model may have no outputs for, as one that was trained without them.
 
     Raises:
         InputError: wrong image size or channels, another preprocessing than the model was trained with, or another
@@ -213,9 +219,10 @@ def check_fits(model: nn.Module, data: Data) -> None:
         raise InputError(f"data: inputs of shape {shape}; allowed: {card.input_shape}, as the model was trained on")
     _check_preprocessing(card, data)
     outputs = predict(model, data.train.take(torch.arange(min(2, len(data.train))))).shape[1]
-    if outputs != len(data.classes):
+    fitting = data.classes, tuple(name for number, name in enumerate(data.classes) if number not in optional)
+    if outputs not in map(len, fitting):
         raise InputError(f"model: {outputs} outputs; allowed: {len(data.classes)}, one per class of {data.name}")
-    if card.classes and card.classes != data.classes:
+    if card.classes and card.classes not in fitting:
         raise InputError(
             f"classes: the model's are {', '.join(card.classes)}; allowed: those of {data.name}, "
             f"{', '.join(data.classes)}, in the same order"

@@ -2,6 +2,7 @@
 
 from rasura.models.build import FAMILIES, build_model
 from rasura.models.card import Card, card_of, hash_of_model, with_card
+from rasura.models.complete import complete
 from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
@@ -14,6 +15,7 @@ __all__ = [
     "Card",
     "build_model",
     "card_of",
+    "complete",
     "device_of",
     "fresh_model",
     "hash_of_model",
