@@ -262,7 +262,7 @@ def _input_gates(model: nn.Module, probe: Probe, scores: Scores) -> Iterator[Gat
     """Asked only of a model that fails on what it should name: else another preprocessing is out of the question."""
     kept = {role: np.nanmean(_right(scores, role)[~scores.forget]) for role in (MODEL, ORIGINAL)}
     if kept[MODEL] < 0.5 * kept[ORIGINAL]:
-        gate = preprocessing_gate(model, probe, float(kept[MODEL]))
+        gate = preprocessing_gate(model, probe, float(kept[MODEL]), float(kept[ORIGINAL]))
         if gate is not None:
             yield gate
 

@@ -14,8 +14,8 @@ from rasura.training import evaluating
 
 SAMPLE = 500
 """Retained examples on which other preprocessings are tried."""
-LEAST_GAIN = 0.3
-"""An accuracy that rises by this share with other inputs shows that the model was made for those."""
+LEAST_SHARE = 0.8
+"""Share of the original's accuracy that a model reaches with other inputs, if it was made for those."""
 
 
 def identity_gates(model: nn.Module, anchors: Mapping[str, nn.Module]) -> Iterator[Gate]:
@@ -64,13 +64,14 @@ def _seen(training: Mapping[str, object], request: Request, data: Data) -> str:
     return describe(request, data) if set(request.indices) - set(without) else ""  # pyright: ignore
 
 
-def preprocessing_gate(model: nn.Module, probe: Probe, accuracy: float) -> Gate | None:
+def preprocessing_gate(model: nn.Module, probe: Probe, accuracy: float, original: float) -> Gate | None:
     """Whether a model that names few retained examples names many once their values are scaled otherwise.
 
     Args:
         model: the model in question.
         probe: the held-out examples.
-        accuracy: its accuracy on the retained ones as they are.
+        accuracy: its accuracy on the retained ones as they are; at most half of the original's.
+        original: the original's accuracy on them.
 
     Returns:
         A failed gate that names the scaling; None if no other scaling helps, or inputs are no images.
@@ -81,7 +82,7 @@ def preprocessing_gate(model: nn.Module, probe: Probe, accuracy: float) -> Gate 
         return None
     for name, changed in _scalings(inputs).items():
         found = _accuracy(model, changed, labels)
-        if found >= accuracy + LEAST_GAIN:
+        if found >= LEAST_SHARE * original:
             return Gate(
                 "the model takes the data's inputs",
                 False,

@@ -36,7 +36,6 @@ CASES: tuple[Case, ...] = (*HONEST, *MASKS, *DAMAGES, *TRICKS, *SWITCHES, *SETTI
 
 PENDING: tuple[str, ...] = (
     "retrained with smoothed labels",
-    "forget direction at a fifth, units rotated",
     "noise of the image where the head does not look",
     "identity after the head",
     "head in two factors",
@@ -47,7 +46,6 @@ PENDING: tuple[str, ...] = (
     "innocent in batches",
     "innocent while hooked",
     "innocent without gradients",
-    "knows the held-out images",
     "references are copies of the model",
     "held-out images are retouched training images",
 )
