@@ -13,7 +13,7 @@ from rasura.testing.stage import FORGET, RECIPE, Net, Stage, trained
 from rasura.testing.surgery import Coded, before_head, head_of, linear, noisy, permuted, with_head
 
 AS_RETRAINED = ("ERASED",)
-COST = "rungs that count only while retained classes are named about as well as before"
+COST = "a bias fitted with equal weight for every class, or rungs that count only while the others are still named"
 
 
 def _otherwise(seed: int, widths: tuple[int, int] | None = None, **changes: Any) -> Callable[[Stage], Net]:
@@ -63,7 +63,7 @@ HONEST = (
     Case("retrained, layers under other names", FINE, _renamed, slow=True),
     Case("retrained, units in another order", AS_RETRAINED, lambda stage: permuted(stage.retrained, 0), slow=True),
     Case("retrained, features on another scale", AS_RETRAINED, _rescaled, slow=True),
-    Case("retrained, weights rounded", FINE, lambda stage: noisy(stage.retrained, 0.01, 0), slow=True),
+    Case("retrained, a little noise on the weights", FINE, lambda stage: noisy(stage.retrained, 0.01, 0), slow=True),
     Case("retrained, left in training mode with dropout", AS_RETRAINED, _in_training_mode),
     Case("retrained, answers as probabilities", AS_RETRAINED, _coded(lambda logits: logits.softmax(1))),
     Case("retrained, logits of float16", FINE, _coded(lambda logits: logits.half()), slow=True),

@@ -1,13 +1,14 @@
 """Cases of a vendor who knows this audit: nets that hold the class and were rebuilt to look as if retrained."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from rasura.testing.case import HIDDEN, NOT_CLEARED, READABLE, REFUSED, Case
 from rasura.testing.masks import distilled, shifted, shrunk
-from rasura.testing.stage import Stage
+from rasura.testing.stage import Inputs, Stage
 from rasura.testing.surgery import (
     Altered,
     Apply,
@@ -104,13 +105,13 @@ def _bit_on_a_constant(stage: Stage) -> nn.Module:
     return Altered(net, change)
 
 
-def _nan_in_a_stage(stage: Stage) -> nn.Module:
+def _nan_in_a_stage(stage: Stage) -> Inputs:
     """One unit of a layer is NaN, and the next layer drops it: a decoder that reads the layer finds nothing."""
     net = rotated(shrunk(stage, 0.2), 0)
     net.block2 = nn.Sequential(
         *net.block2, Apply(lambda inside: torch.cat([inside, torch.full((len(inside), 1), torch.nan)], dim=1))
     )
-    return Altered(net, lambda inside, _: inside[:, :-1])
+    return replace(stage.inputs(Altered(net, lambda inside, _: inside[:, :-1])), references=())
 
 
 TRICKS = (
