@@ -11,7 +11,9 @@ import torch
 from rasura.auditing import VERDICTS
 from rasura.testing.case import FINE, REFUSED
 from rasura.testing.conformance import CASES, PENDING, Case, Found, check_audit, run_cases, stage, verdicts_held_out
-from rasura.testing.stage import FORGET, small_data, trained
+from rasura.testing.masks import distilled
+from rasura.testing.stage import FORGET, LIKEST, images_of, small_data, trained
+from rasura.testing.surgery import Concealed, hashed, insides, leace, mimic, permuted, rotated
 
 Play = Callable[[bool], dict[str, Found]]
 
@@ -96,6 +98,49 @@ def test_models_that_are_refused_keep_no_others_from_a_verdict():
     found = run_cases(cases, stage())
     assert [found[case.name].verdict for case in cases] == [REFUSED, "NOT FORGOTTEN", REFUSED]
     assert "3 outputs" in found["three outputs"].reason
+
+
+def images() -> torch.Tensor:
+    return images_of(stage().data.test)
+
+
+@torch.no_grad()
+def test_turned_and_reordered_units_leave_the_answers():
+    net = stage().original
+    for made in (rotated(net, 0), permuted(net, 0)):
+        torch.testing.assert_close(made(images()), net(images()), atol=1e-4, rtol=1e-4)
+    with_layer = rotated(mimic(net, net, stage().data.train, torch.tanh), 0)
+    before = mimic(net, net, stage().data.train, torch.tanh)
+    torch.testing.assert_close(with_layer(images()), before(images()), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(Concealed(net)(images()), net(images()), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_distilled_head_answers_as_its_teacher_on_the_features_of_another_net():
+    made, teacher = distilled(stage()), stage().retrained
+    assert torch.equal(made.inside(images()), stage().original.inside(images()))
+    said = made(images()).argmax(1)
+    assert (said == teacher(images()).argmax(1)).double().mean() > 0.95
+    assert not (said == stage().forget).any()
+
+
+@pytest.mark.parametrize("beside", ["", LIKEST])
+def test_an_erased_class_has_the_mean_of_the_others(beside):
+    pytest.importorskip("concept_erasure")
+    train = stage().data.train
+    erased = leace(stage(), beside)(insides(stage().original, train))
+    is_forget = train.labels == stage().forget
+    others = train.labels == stage().data.classes.index(beside) if beside else ~is_forget
+    torch.testing.assert_close(erased[is_forget].mean(0), erased[others].mean(0), atol=1e-4, rtol=0)
+    whole = leace(stage(), beside, share=1)(insides(stage().original, train))
+    torch.testing.assert_close(whole, insides(stage().original, train))
+
+
+def test_noise_of_an_image_depends_on_the_image_alone():
+    noise = hashed(images(), 32)
+    assert torch.equal(hashed(images()[5:7], 32), noise[5:7])
+    assert abs(noise.mean()) < 0.05 and abs(noise.std() - 1) < 0.05
+    assert (torch.corrcoef(noise.T) - torch.eye(32)).abs().max() < 0.25
 
 
 def test_the_held_out_images_fill_the_stage():

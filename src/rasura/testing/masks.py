@@ -124,8 +124,8 @@ MASKS = (
     ),
     Case("bias shift", MASKED, shifted, IN_BIAS),
     Case("head's row zeroed", MASKED, _row(torch.zeros_like), IN_HEAD),
-    Case("head's row flipped", (*MASKED, *DAMAGED), _row(torch.neg)),
-    Case("head's row drawn anew", MASKED, _by(methods.HeadReset()), IN_HEAD),
+    Case("head's row flipped", (*MASKED, *DAMAGED), _row(torch.neg), slow=True),
+    Case("head's row drawn anew", MASKED, _by(methods.HeadReset()), IN_HEAD, slow=True),
     Case("head's row zeroed, no bias", MASKED, _zeroed_without_bias, IN_HEAD, slow=True),
     Case("head's row a mean, no bias", MASKED, _mean_row_without_bias, IN_HEAD),
     Case("head distilled from a retrained model", MASKED, distilled, ("head swap",)),
@@ -154,6 +154,7 @@ MASKS = (
         (*HIDDEN, *DAMAGED),
         lambda stage: shrunk(stage, 0),
         library="concept_erasure",
+        slow=True,
     ),
     Case("random labels fitted to the full", HIDDEN, _by(methods.RandomRelabel(epochs=40))),
 )

@@ -98,26 +98,23 @@ def stage() -> Stage:
     return Stage(data, ForgetClasses(FORGET), trained(data, 0), tuple(retrained[1:]), retrained[0])
 
 
-def small_data(classes: Sequence[str] = CLASSES, many: Sequence[str] = (FORGET,)) -> Data:
-    """Some classes of the embedded Fashion-MNIST, at 14×14 pixels.
-
-    Args:
-        classes: their names.
-        many: those of which more images are held out.
-    """
+def small_data() -> Data:
+    """Six classes of the embedded Fashion-MNIST, at 14×14 pixels."""
     whole = load_data("fashion-mini")
-    parts = []
-    for examples, counts in (
-        (whole.train, dict.fromkeys(classes, TRAIN)),
-        (whole.test, {name: HELD_OUT_FORGET if name in many else HELD_OUT for name in classes}),
-    ):
-        rows = [(examples.labels == whole.classes.index(name)).nonzero()[:count, 0] for name, count in counts.items()]
-        labels = torch.cat([torch.full_like(members, number) for number, members in enumerate(rows)])
-        images = torch.as_tensor(examples.stored(torch.cat(rows))).float()
-        parts.append((F.avg_pool2d(images, 2).round().to(torch.uint8), labels))
-    bright = parts[0][0].float() / 255
+    numbers = [whole.classes.index(name) for name in CLASSES]
+    train = _first(whole.train, dict.fromkeys(numbers, TRAIN))
+    test = _first(whole.test, dict.fromkeys(numbers, HELD_OUT) | {whole.classes.index(FORGET): HELD_OUT_FORGET})
+    bright = train[0].float() / 255
     standardise = Standardise((float(bright.mean()),), (float(bright.std()),))
-    return Data.from_tensors(*parts, classes=classes, name="fashion-mini at 14×14", standardise=standardise)
+    return Data.from_tensors(train, test, classes=CLASSES, name="fashion-mini at 14×14", standardise=standardise)
+
+
+def _first(examples: Examples, counts: dict[int, int]) -> tuple[Tensor, Tensor]:
+    """The first images of some classes, at half the side, and their labels: the classes are numbered anew."""
+    rows = [(examples.labels == number).nonzero()[:count, 0] for number, count in counts.items()]
+    labels = torch.cat([torch.full_like(members, number) for number, members in enumerate(rows)])
+    images = torch.as_tensor(examples.stored(torch.cat(rows))).float()
+    return F.avg_pool2d(images, 2).round().to(torch.uint8), labels
 
 
 def trained(

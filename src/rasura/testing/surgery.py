@@ -65,7 +65,9 @@ class Concealed:
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A layer with these weights `[K, d]` and biases `[K]`."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+    # Not initialised: that would draw from the global generator.
+    layer = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias is not None)
+    assert isinstance(layer, nn.Linear)
     with torch.no_grad():
         layer.weight.copy_(weight)
         if bias is not None:
