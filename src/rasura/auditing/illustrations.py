@@ -23,7 +23,7 @@ MOST_MAPS = 5
 """Stages with a map, at most."""
 MOST_POINTS, MOST_FORGET = 200, 80
 """Examples on a map, and how many of them may be of the forgotten class."""
-ITERATIONS = 300
+ITERATIONS = 400
 PERPLEXITY = 30
 HEAT_PIXELS = 96
 """Longest side of a heat map as it is stored."""
