@@ -35,7 +35,6 @@ __all__ = [
 CASES: tuple[Case, ...] = (*HONEST, *MASKS, *DAMAGES, *TRICKS, *SWITCHES, *SETTINGS)
 
 PENDING: tuple[str, ...] = (
-    "retrained with smoothed labels",
     "noise of the image where the head does not look",
     "identity after the head",
     "head in two factors",
@@ -44,7 +43,6 @@ PENDING: tuple[str, ...] = (
     "hidden switch between two nets",
     "the class told by confidence",
     "innocent in batches",
-    "innocent while hooked",
     "innocent without gradients",
     "references are copies of the model",
     "held-out images are retouched training images",
