@@ -184,8 +184,8 @@ def _embedded(vectors: "NDArray[np.float32]", seed: int) -> "NDArray[np.float64]
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    wide = vectors.astype(np.float64)  # far, tiny or huge features keep their digits
-    vectors = ((wide - wide.mean(0)) / max(float(wide.std()), 1e-12)).astype(np.float32)
+    scale = np.float32(max(float(vectors.astype(np.float64).std()), 1e-12))  # squares of huge features overflow
+    vectors = (vectors - vectors.mean(0)) / scale  # far or tiny features keep their digits
     if not np.abs(vectors).max() > 1e-6 or len(vectors) < 4:
         return np.zeros((len(vectors), 2))
     vectors = np.pad(vectors, ((0, 0), (0, max(2 - vectors.shape[1], 0))))  # the start is two principal components
