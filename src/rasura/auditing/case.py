@@ -165,7 +165,7 @@ def place_of(one: Comparison) -> str:
         return f"membership, {'loss under the original head' if one.layer == HEAD_SWAP else one.layer}"
     if one.decoder == LINEAR:
         return f"{one.decoder} probe, {one.layer}"
-    return one.decoder if one.decoder == OUTPUT or one.layer == HEAD_INPUT else f"{one.decoder}, {one.layer}"
+    return one.decoder if one.layer in (HEAD_INPUT, OUTPUT) else f"{one.decoder}, {one.layer}"
 
 
 def in_points(share: float) -> str:
