@@ -24,8 +24,8 @@ def last_blocks(model: nn.Module, inputs: Inputs, count: int) -> tuple[tuple[str
     return last, free | {name for name in names if _is_in(name, last)}
 
 
-def freeze_all_but(model: nn.Module, names: set[str]) -> Loss:
-    """Stop the gradients of all other parameters; a cross-entropy that holds the others' running statistics too."""
+def freeze_all_but(model: nn.Module, names: set[str], then: Loss = cross_entropy) -> Loss:
+    """Stop the gradients of all other parameters; a loss, `then`, that holds the others' running statistics too."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in names)
     still = [module for name, module in model.named_modules() if _holds_frozen(module, name, names)]
@@ -33,7 +33,7 @@ def freeze_all_but(model: nn.Module, names: set[str]) -> Loss:
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         for module in still:  # `fit` has put the whole net into training mode
             module.training = False
-        return cross_entropy(model, batch)
+        return then(model, batch)
 
     return loss
 

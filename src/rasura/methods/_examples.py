@@ -63,6 +63,13 @@ def some(examples: Examples, count: int, seed: int) -> Examples:
     return examples.take(order[:count])
 
 
+def some_of_each(examples: Examples, count: int, seed: int) -> Examples:
+    """At most `count` examples of each class, drawn from `seed`, in the order of `examples`."""
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
+    chosen = [order[examples.labels[order] == number][:count] for number in examples.labels.unique().tolist()]
+    return examples.take(torch.cat(chosen).sort().values)
+
+
 def reached(problem: Problem, target: float) -> Callable[[nn.Module], bool]:
     """Whether a model recognises at most a share `target` of (a fixed sample of) the examples to forget."""
     watched = some(problem.forget, EXAMINED, problem.seed)
