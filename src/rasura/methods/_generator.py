@@ -13,7 +13,7 @@ from rasura.data import examples_from
 from rasura.errors import InputError
 from rasura.files import write_whole
 from rasura.progress import Progress, silent
-from rasura.training import Batch, Recipe, fit
+from rasura.training import Batch, Recipe, evaluating, fit
 
 LEAST_SIDE = 8
 """Images below have no room for one doubling from four pixels."""
@@ -24,7 +24,7 @@ LATENT = 64
 RUNAWAY = 8.0
 """Mean cross-entropy (nats) of either net at which the other has won for good: it is then right with 2,980 to 1."""
 COLLAPSED = 0.05
-"""Share of the images' pixel deviation below which all generated images are one."""
+"""Share of the data's pixel deviation below which all generated images are one, if untrained ones vary more."""
 SMALLER = 0.1
 """The step of the second attempt, as a share of the first one's."""
 
@@ -173,7 +173,7 @@ def trained_pair(
             _write(path, pair)
         return Trained(pair, losses, restarts)
     raise InputError(
-        f"gan_rate: {rate} and {rate * SMALLER:g} both diverged ({reasons[-1]}); allowed: a smaller one, or "
+        f"generator_rate: {rate} and {rate * SMALLER:g} both diverged ({reasons[-1]}); allowed: a smaller one, or "
         "synthesis=False"
     )
 
@@ -197,7 +197,7 @@ def _attempt(
     progress: Progress,
 ) -> tuple[Pair, tuple[tuple[float, float], ...]]:
     pair, examples = _fresh(images, features, seed).to(device), examples_from(images, torch.zeros(len(images)).long())
-    generator, seen = torch.Generator().manual_seed(seed), []
+    generator, seen, least = torch.Generator().manual_seed(seed), [], _spread(pair) / 2
 
     def loss(_: nn.Module, batch: Batch) -> Tensor:
         codes = torch.randn(len(batch.labels), LATENT, generator=generator)
@@ -208,39 +208,37 @@ def _attempt(
 
     recipe = Recipe(epochs, 64, "adamw", rate, weight_decay=0, schedule="constant", clip=0)
     fit(pair, examples, recipe, seed, loss, progress=progress, label="cnr: generator")
-    _check_sound(pair, images, seen, generator)
+    _check_sound(pair, images, seen, least)
     steps = -(-len(images) // 64)
     means = torch.tensor(seen).split(steps)
     return pair, tuple((one[:, 0].mean().item(), one[:, 1].mean().item()) for one in means)
 
 
 @torch.no_grad()
-def _check_sound(pair: Pair, images: Tensor, seen: list[tuple[float, float]], generator: torch.Generator) -> None:
+def _check_sound(pair: Pair, images: Tensor, seen: list[tuple[float, float]], least: float) -> None:
     """Whether neither net has run away and the generated images differ from each other."""
     last = torch.tensor(seen[-max(1, len(seen) // 10) :]).mean(0)
     if not bool((last < RUNAWAY).all()):
         raise InputError(f"the losses ended at {last[0]:.3g} and {last[1]:.3g}")
-    device = next(pair.parameters()).device
-    made = pair.generator(torch.randn(64, LATENT, generator=generator).to(device)).cpu()
-    spread, wanted = made.std(0).mean(), images.std(0).mean()
-    if not bool(spread >= COLLAPSED * wanted):
-        raise InputError(f"all generated images are one: pixels deviate by {spread:.2g}, the data's by {wanted:.2g}")
+    made, wanted = _spread(pair), images.std(0).mean().item()
+    if not made >= min(COLLAPSED * wanted, least):
+        raise InputError(f"all generated images are one: pixels deviate by {made:.2g}, the data's by {wanted:.2g}")
+
+
+@torch.no_grad()
+def _spread(pair: Pair) -> float:
+    """Mean standard deviation of a pixel over generated images."""
+    codes = torch.randn(64, LATENT, generator=torch.Generator().manual_seed(0))
+    with evaluating(pair):
+        return pair.generator(codes.to(next(pair.parameters()).device)).std(0).mean().item()
 
 
 def _fresh(images: Tensor, features: int, seed: int) -> Pair:
-    """Weights from `seed`: a standard deviation of 0.02, as DCGAN's."""
+    """An untrained pair for images of this size, its weights drawn from `seed`."""
     channels, height, width = images.shape[1:]
     with torch.random.fork_rng(devices=[]):
-        pair = Pair(channels, height, width, features)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in pair.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.02, generator=generator)
-        for module in pair.modules():
-            if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)) and module.bias is not None:
-                module.bias.zero_()
-    return pair
+        torch.manual_seed(seed)
+        return Pair(channels, height, width, features)
 
 
 def _grid(height: int, width: int) -> tuple[int, tuple[int, int]]:

@@ -46,12 +46,12 @@ class Cnr:
     Source: "Beyond masking and avoidance: true unlearning" (anonymous, under review), algorithm 1, eq. 1 to 7.
     `Cnr.published()` has its settings and form.
     Differs: by default ("swift"), the images to forget themselves join the synthetic ones in the reset, and all of
-    them are pulled, at every stage, to the retain centroid, which is where selectivity is 0. Synthetic images avoid the class's
-    neurons: trained on them alone, a net keeps naming the class (docs/cnr.md). Fewer steps and examples are used. In both
-    variants: gamma, batch size and the nets' widths are not published; one generator serves all forgotten classes, and
-    units are chosen for each; "gradient" selection and the reset without synthesis, which then relabels the images to
-    forget, follow no formula of the paper; generator and discriminator take one step of Adam together; images are in
-    −1..1; weight decay is decoupled; gradients are clipped at norm 5.
+    them are pulled, at every stage, to the retain centroid, which is where selectivity is 0. Synthetic images avoid the
+    class's neurons: trained on them alone, a net keeps naming the class (docs/cnr.md). Fewer steps and examples are
+    used. In both variants: gamma, batch size and the nets' widths are not published; one generator serves all forgotten
+    classes, and units are chosen for each; "gradient" selection and the reset without synthesis, which then relabels
+    the images to forget, follow no formula of the paper; generator and discriminator take one step of Adam together;
+    images are in −1..1; weight decay is decoupled; gradients are clipped at norm 5.
 
     Attributes:
         variant: "swift" or "published": what is trained on and towards what, as above.
@@ -145,13 +145,11 @@ class Cnr:
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         classes, forgotten = problem.require_classes("cnr"), self._forgotten(problem)
         original = frozen(problem.model)
-        seen = joined(
-            self._drawn(problem.forget, self.examined, problem), self._drawn(problem.retain, self.examined, problem)
-        )
+        seen = joined(*(some_of_each(part, self.examined, problem.seed) for part in (problem.forget, problem.retain)))
         points = representative_stages(original, forgotten[:2], self.stages)
         found = detect(original, seen, points, classes, self.selection, self.units, problem.seed, problem.progress)
         synthetic, made = self._synthesised(problem, original, found.units, forgotten)
-        kept = self._drawn(problem.retain, self.retained, problem)
+        kept = some_of_each(problem.retain, self.retained, problem.seed)
         model, courses = self._reset(problem, found, self._counterfactuals(synthetic, forgotten), kept)
         record = {
             "units": profile(original, model, seen, classes, found.units),
@@ -166,9 +164,6 @@ class Cnr:
         """The images to forget, as the model takes them."""
         inputs, _ = problem.forget.batch(torch.arange(len(problem.forget)))
         return check_images(inputs, self.synthesis)
-
-    def _drawn(self, examples: Examples, count: int, problem: Problem) -> Examples:
-        return some_of_each(examples, count, problem.seed)
 
     def _synthesised(
         self, problem: Problem, original: nn.Module, units: dict[Point, Units], forgotten: Tensor
