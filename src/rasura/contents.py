@@ -107,8 +107,17 @@ def _record(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trained_on": card.data,
         "training": card.training,
-        "history": [{key: entry.get(key) for key in ("method", "settings", "request")} for entry in card.history],
+        "history": [_entry(entry) for entry in card.history],
     }
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """A forgetting, with what its neurons did, if it looked at any."""
+    told = {key: entry.get(key) for key in ("method", "settings", "request")}
+    details = entry.get("details", {})
+    if details.get("units"):
+        told["neurons"] = {key: details[key] for key in ("units", "generator", "curves") if key in details}
+    return told
 
 
 def _pictures(probe: Probe, scores: Scores, data: Data, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:

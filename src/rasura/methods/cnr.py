@@ -231,7 +231,8 @@ class Cnr:
 
     def _recipe(self, problem: Problem, epochs: int) -> Recipe:
         augment = problem.recipe.augment
-        return Recipe(epochs, self.batch_size, "adamw", self.learning_rate, 1e-4, "constant", augment)
+        schedule = "constant" if self.variant == "published" else "one-cycle"
+        return Recipe(epochs, self.batch_size, "adamw", self.learning_rate, 1e-4, schedule, augment)
 
 
 def _warnings(method: Cnr, units: dict[Point, Units], images: int) -> list[str]:

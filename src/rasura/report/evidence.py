@@ -1,6 +1,5 @@
 """The evidence behind a verdict, block by block."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,8 @@ from rasura.report.drawing import Figure, Table
 from rasura.report.geometry import geometry
 from rasura.report.maps import Maps, stage_maps
 from rasura.report.membership import roc
-from rasura.report.numbers import percent, role, span
+from rasura.report.neurons import neurons
+from rasura.report.numbers import is_picture, percent, role, span
 from rasura.report.on_request import on_request
 from rasura.report.per_class import head, routing
 from rasura.report.scores import (
@@ -92,6 +92,9 @@ def evidence(finding: dict[str, Any], key: str) -> list[Block]:
         ),
         Block("request", "Measured on request", "what was asked for besides", figures=on_request(finding, key)),
     ]
+    reset = neurons(finding, key)
+    if reset:  # of methods that look at neurons; others lack nothing
+        blocks.insert(-1, Block("neurons", "Neurons", "which were reset, and on which images", figures=reset))
     primary = MEMBERSHIP if finding["request"]["kind"] == SAMPLES else NUMBERS
     return sorted(blocks, key=lambda block: block.key != primary)
 
@@ -205,8 +208,3 @@ def _classes(finding: dict[str, Any]) -> Table:
         for number, name in enumerate(finding["data"]["classes"])
     ]
     return Table(headings, rows)
-
-
-def is_picture(text: str) -> bool:
-    """Whether the browser needs nothing but the page to show it."""
-    return re.fullmatch(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+", text) is not None

@@ -1,5 +1,6 @@
 """How the page writes numbers and JSON values: shares as percentages, differences as points, hashes cut."""
 
+import re
 from typing import Any
 
 from rasura.auditing import MODEL
@@ -65,6 +66,11 @@ def shortened(name: str, most: int) -> str:
     """A name on one line, cut in the middle if it is long: both ends tell modules and classes apart."""
     name = " ".join(name.split())
     return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
+
+
+def is_picture(text: str) -> bool:
+    """Whether the browser needs nothing but the page to show it."""
+    return re.fullmatch(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+", text) is not None
 
 
 def _minus(text: str) -> str:
