@@ -52,8 +52,9 @@ def _profile(units: Sequence[dict[str, Any]], key: str) -> Figure:
         axes = place_axes(figure, left=36, right=52, top=24, bottom=30 + 40 * slanted)
         for name, colour, style in [("before", INK, (0, (4, 3))), ("after", OURS, "solid")]:
             heights = [one[name] for one in units]
-            marker = {"marker": "o"} if colour == OURS else {"marker": "s", "markerfacecolor": "none"}
-            axes.plot(range(len(units)), heights, color=colour, linestyle=style, clip_on=False, **marker)
+            (line,) = axes.plot(range(len(units)), heights, color=colour, linestyle=style, clip_on=False, marker="o")
+            if name == "before":
+                line.set(marker="s", markerfacecolor="none")
             _name_end(axes, name, len(units) - 1, heights[-1], colour)
         values = [one[when] for one in units for when in ("before", "after")]
         axes.set_ylim(1.1 * min(0, *values), 1.1 * max(0.1, *values))
