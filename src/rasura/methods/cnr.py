@@ -20,12 +20,14 @@ from rasura.methods._selectivity import Detected, Selection, Units, detect, prof
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.models import device_of
-from rasura.training import Recipe, cross_entropy, fit
+from rasura.training import Recipe, cross_entropy, fit, resolved
 
 Variant = Literal["swift", "published"]
 Scope = Literal["all", "head"]
 FEW = 50
 """Images to forget below which a generator learns little."""
+RATES = {"sgd": 1e-2, "adamw": 2e-3}
+"""The reset's rate, by the optimiser that a net is usually trained with."""
 SHOWN = 8
 """Synthetic images that the record keeps."""
 
@@ -48,7 +50,7 @@ class Cnr:
     Differs: by default ("swift"), the images to forget themselves join the synthetic ones in the reset, and all of
     them are pulled, at every stage, to the retain centroid, which is where selectivity is 0. Synthetic images avoid the
     class's neurons: trained on them alone, a net keeps naming the class (docs/cnr.md). Fewer steps and examples are
-    used. In both variants: gamma, batch size and the nets' widths are not published; one generator serves all forgotten
+    used, at a higher rate that rises and falls. In both variants: gamma, batch size and the nets' widths are not published; one generator serves all forgotten
     classes, and units are chosen for each; "gradient" selection and the reset without synthesis, which then relabels
     the images to forget, follow no formula of the paper; generator and discriminator take one step of Adam together;
     images are in −1..1; weight decay is decoupled; gradients are clipped at norm 5.
@@ -72,7 +74,8 @@ class Cnr:
         retained: retained examples of each class, at most, that are trained on. 2 or more.
         epochs: passes over them in the reset. 1 or more.
         settle: passes over them alone afterwards. 0 or more.
-        learning_rate: of Adam in both (weight decay 0.0001). Above 0.
+        learning_rate: of Adam in the reset (weight decay 0.0001); 0 means 0.01 for nets with BatchNorm, else 0.002.
+        calm: learning rate afterwards, as a share of it. Above 0.
         batch_size: retained examples per step, to which `share` times as many counterfactuals are added. 2 or more.
         share: counterfactuals per retained example of a step. Above 0.
         gamma: weight of half the squared distance from the original weights. 0 or more.
@@ -91,16 +94,17 @@ class Cnr:
     generator_epochs: int = 10
     generator_rate: float = 1e-3
     generator_features: int = 16
-    steps: int = 50
+    steps: int = 30
     latent_rate: float = 0.01
     alpha: float = 1.5
     realism: float = 0.1
     smoothness: float = 0.01
-    retained: int = 400
-    epochs: int = 2
+    retained: int = 250
+    epochs: int = 3
     settle: int = 1
-    learning_rate: float = 1e-3
-    batch_size: int = 64
+    learning_rate: float = 0.0
+    calm: float = 0.1
+    batch_size: int = 32
     share: float = 1.0
     gamma: float = 1e-3
     pull: float = 1.0
@@ -120,10 +124,10 @@ class Cnr:
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:
                 raise InputError(f"{name}: {value!r}; allowed: a whole number, {bound} or more")
-        for name in ("alpha", "realism", "smoothness", "gamma", "pull"):
+        for name in ("alpha", "realism", "smoothness", "gamma", "pull", "learning_rate"):
             if not 0 <= getattr(self, name) < torch.inf:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
-        for name in ("generator_rate", "latent_rate", "learning_rate", "share"):
+        for name in ("generator_rate", "latent_rate", "calm", "share"):
             if not 0 < getattr(self, name) < torch.inf:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: a finite number above 0")
 
@@ -140,6 +144,8 @@ class Cnr:
             epochs=10,
             settle=5,
             learning_rate=1e-4,
+            calm=1.0,
+            batch_size=64,
         )
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
@@ -223,16 +229,19 @@ class Cnr:
             self.pull,
         )
         plain = Watched(cross_entropy)
-        for loss, epochs, seed, label in [(reset, self.epochs, first, "reset"), (plain, self.settle, second, "settle")]:
-            if epochs:
-                held = freeze_all_but(model, names, loss)
-                fit(model, kept, self._recipe(problem, epochs), seed, held, progress=progress, label=f"cnr: {label}")
+        loss = freeze_all_but(model, names, reset)
+        rate = self.learning_rate or RATES[resolved(Recipe(), model).optimiser]
+        recipe = self._recipe(problem, self.epochs, rate)
+        fit(model, kept, recipe, first, loss, progress=progress, label="cnr: reset")
+        if self.settle:
+            loss = freeze_all_but(model, names, plain)
+            recipe = self._recipe(problem, self.settle, rate * self.calm)
+            fit(model, kept, recipe, second, loss, progress=progress, label="cnr: settle")
         return model.requires_grad_(True), {"reset": thinned(reset.course), "settle": thinned(plain.course)}
 
-    def _recipe(self, problem: Problem, epochs: int) -> Recipe:
-        augment = problem.recipe.augment
+    def _recipe(self, problem: Problem, epochs: int, rate: float) -> Recipe:
         schedule = "constant" if self.variant == "published" else "one-cycle"
-        return Recipe(epochs, self.batch_size, "adamw", self.learning_rate, 1e-4, schedule, augment)
+        return Recipe(epochs, self.batch_size, "adamw", rate, 1e-4, schedule, problem.recipe.augment)
 
 
 def _warnings(method: Cnr, units: dict[Point, Units], images: int) -> list[str]:
