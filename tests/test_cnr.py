@@ -453,8 +453,8 @@ def test_selectivity_falls_and_the_class_with_it(problem):
 
 def test_the_profile_of_an_unchanged_net_is_one_of_no_change(problem):
     points = representative_stages(problem.model, problem.forget.batch(torch.arange(2))[0], 4)
-    units = detect(problem.model, all_of(problem), points, (3,), "mean-activation", 5, 0).units
-    rows = profile(problem.model, problem.copy_of_model(), all_of(problem), (3,), units)
+    found = detect(problem.model, all_of(problem), points, (3,), "mean-activation", 5, 0)
+    rows = profile(found, problem.copy_of_model(), all_of(problem), (3,))
     assert [row["stage"] for row in rows] == [point.module for point in points]
     assert all(row["before"] == row["after"] > 0 for row in rows)
 

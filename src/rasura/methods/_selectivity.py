@@ -47,10 +47,14 @@ class Detected:
     Attributes:
         units: the chosen coordinates of each stage.
         centroids: retain centroid of each stage, `[d]`.
+        maps: selectivity by mean activation, `[F, d]` per stage, whatever the units were chosen by.
+        scales: standard deviation of a coordinate over class centroids, averaged over the stage.
     """
 
     units: dict[Point, Units]
     centroids: dict[Point, Tensor]
+    maps: dict[Point, Tensor]
+    scales: dict[Point, float]
 
 
 def detect(
@@ -73,25 +77,26 @@ def detect(
     elif selection == "random":
         maps = random_maps(measured, seed)
     units = {point: top_units(maps[point].cpu(), wanted) for point in points}
-    return Detected(units, {point: retain_centroid(found, forget_classes) for point, found in centroids.items()})
+    return Detected(
+        units,
+        {point: retain_centroid(found, forget_classes) for point, found in centroids.items()},
+        measured,
+        {point: torch.stack(list(found.values())).std(0).mean().item() for point, found in centroids.items()},
+    )
 
 
 def profile(
-    original: nn.Module,
-    model: nn.Module,
-    examples: Examples,
-    forget_classes: Sequence[int],
-    units: Mapping[Point, Units],
+    found: Detected, model: nn.Module, examples: Examples, forget_classes: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Per stage: how many units were chosen of how many, and their mean selectivity in both models.
+    """Per stage: how many units were chosen of how many, and their mean selectivity before and in `model`.
 
-    Selectivity is given in standard deviations of the original's class centroids over the stage's coordinates.
+    Selectivity is given in standard deviations of the original's class centroids.
     """
-    found = [class_centroids(net, examples, list(units), int(examples.labels.max()) + 1) for net in (original, model)]
-    rows = []
-    for point, one in units.items():
-        scale = torch.stack(list(found[0][point].values())).std(0).mean().clamp(min=1e-12).item()
-        before, after = (one.selectivity(selectivity(each[point], forget_classes)) / scale for each in found)
+    now, rows = class_centroids(model, examples, list(found.units), int(examples.labels.max()) + 1), []
+    for point, one in found.units.items():
+        scale = max(found.scales[point], 1e-12)
+        maps = found.maps[point], selectivity(now[point], forget_classes)
+        before, after = (one.selectivity(each) / scale for each in maps)
         chosen = {"forget": len(one.forget), "retain": len(one.retain), "of": one.of}
         rows.append({"stage": point.module, **chosen, "before": before, "after": after})
     return rows

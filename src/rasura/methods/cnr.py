@@ -50,10 +50,11 @@ class Cnr:
     Differs: by default ("swift"), the images to forget themselves join the synthetic ones in the reset, and all of
     them are pulled, at every stage, to the retain centroid, which is where selectivity is 0. Synthetic images avoid the
     class's neurons: trained on them alone, a net keeps naming the class (docs/cnr.md). Fewer steps and examples are
-    used, at a higher rate that rises and falls. In both variants: gamma, batch size and the nets' widths are not published; one generator serves all forgotten
-    classes, and units are chosen for each; "gradient" selection and the reset without synthesis, which then relabels
-    the images to forget, follow no formula of the paper; generator and discriminator take one step of Adam together;
-    images are in −1..1; weight decay is decoupled; gradients are clipped at norm 5.
+    used, at a higher rate that rises and falls. In both variants: gamma, batch size and the nets' widths are not
+    published; one generator serves all forgotten classes, and units are chosen for each; "gradient" selection and the
+    reset without synthesis, which then relabels the images to forget, follow no formula of the paper; generator and
+    discriminator take one step of Adam together; images are in −1..1; weight decay is decoupled; gradients are clipped
+    at norm 5.
 
     Attributes:
         variant: "swift" or "published": what is trained on and towards what, as above.
@@ -158,7 +159,7 @@ class Cnr:
         kept = some_of_each(problem.retain, self.retained, problem.seed)
         model, courses = self._reset(problem, found, self._counterfactuals(synthetic, forgotten), kept)
         record = {
-            "units": profile(original, model, seen, classes, found.units),
+            "units": profile(found, model, seen, classes),
             "generator": made,
             "retained_examples": len(kept),
             "curves": courses,
