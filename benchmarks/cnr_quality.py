@@ -1,0 +1,250 @@
+"""CNR beside retrained models, by the audit: ablations, sensitivities and scenarios of the paper's tables.
+
+    python benchmarks/cnr_quality.py [--parts main published …] [--data digits fashion-mini fashion-mini-vit]
+        [--seeds 0 1] [--folder runs/cnr] [--collect] [--out results/cnr_quality.json]
+
+A row is one original, one request and one setting: accuracies on held-out examples, the verdict, and what the primary
+decoders read, beside three retrained models. Rows and models that are in --folder are read, so a stopped run goes on;
+--collect only sums up. Parts: "main" (defaults), "published", "ablation" (table 3), "sensitivity" (table 9), "several"
+(table 7), "scarce" and "continual" (table 12), "limits" (table 13: a frozen backbone, fewer than 50 images).
+Table 8, similar and dissimilar classes, is "main" by class.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import t
+from torch import nn
+
+from rasura.contents import versions
+from rasura.data import Data, ForgetClasses, load_data
+from rasura.files import hash_of_json, read_json, write_json
+from rasura.finding import audit_all
+from rasura.methods.cnr import Cnr
+from rasura.methods.contract import problem_of, solve
+from rasura.models import card_of, with_card
+from rasura.progress import silent, terminal
+from rasura.runs import machine, train_run
+from rasura.training import Recipe
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data, net and recipe, the classes that are forgotten one by one, and sets of classes."""
+
+    data: str
+    net: str
+    recipe: Recipe
+    classes: tuple[str, ...]
+    several: tuple[tuple[str, ...], ...]
+
+
+SETTINGS = {
+    "digits": Setting("digits", "resnet8,width=8", Recipe(epochs=12), ("3", "8", "0"), (("3", "8"), ("3", "8", "0"))),
+    "fashion-mini": Setting(
+        "fashion-mini",
+        "resnet8",
+        Recipe(epochs=8),
+        ("T-shirt/top", "Trouser", "Shirt"),
+        (("Shirt", "Trouser"), ("Shirt", "Trouser", "Bag"), ("Shirt", "Trouser", "Bag", "Coat", "Sandal")),
+    ),
+    "fashion-mini-vit": Setting("fashion-mini", "vit", Recipe(epochs=15), ("T-shirt/top", "Trouser", "Shirt"), ()),
+}
+REFERENCES = (1, 2, 3)
+PARTS = ("main", "published", "ablation", "sensitivity", "several", "scarce", "continual", "limits")
+SAID = ("name", "request", "seed", "verdict", "where", "scores", "seconds")
+"""What is printed of a row."""
+SWIFT = Cnr()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting of the method on one request.
+
+    Attributes:
+        part: which table it belongs to.
+        name: what is special.
+        request: classes; in "continual", forgotten one after the other.
+        method: with its settings.
+        images: images to forget that the method is shown, at most; 0 means all.
+    """
+
+    part: str
+    name: str
+    request: tuple[str, ...]
+    method: Cnr
+    images: int = 0
+
+
+def plan(setting: Setting, parts: list[str]) -> Iterator[Row]:
+    """All rows of some parts, those of one request together."""
+    for words in setting.classes:
+        if "main" in parts:
+            yield Row("main", "default", (words,), SWIFT)
+        if "published" in parts:
+            yield Row("published", "published", (words,), Cnr.published())
+    first = setting.classes[:1]
+    changes: dict[str, dict[str, dict[str, Any]]] = {
+        "ablation": {
+            "without synthesis": {"synthesis": False},
+            "without realism": {"realism": 0.0},
+            "without smoothness": {"smoothness": 0.0},
+            "gradient selection": {"selection": "gradient"},
+            "random selection": {"selection": "random"},
+            "K 10": {"units": 10},
+            "K half": {"units": 10**6},
+            "without pull": {"pull": 0.0},
+            "synthetic images alone": {"variant": "published"},
+            "without stabilisation": {"settle": 0},
+        },
+        "sensitivity": {
+            **{f"alpha {value:g}": {"alpha": value} for value in (1.0, 2.0, 2.5)},
+            **{f"K {value}": {"units": value} for value in (20, 50, 100, 150)},
+            **{f"B {value}": {"images": value} for value in (32, 96, 128)},
+        },
+        "limits": {"frozen backbone": {"scope": "head"}},
+    }
+    for part, options in changes.items():
+        if part in parts:
+            yield from (Row(part, name, first, replace(SWIFT, **change)) for name, change in options.items())
+    if "scarce" in parts:
+        yield Row("scarce", "100 images to forget", first, SWIFT, 100)
+        yield Row("scarce", "a tenth of the images to forget", first, SWIFT, -10)
+    if "limits" in parts:
+        yield Row("limits", "30 images to forget", first, SWIFT, 30)
+    if "several" in parts:
+        yield from (Row("several", f"{len(words)} classes", words, SWIFT) for words in setting.several)
+    if "continual" in parts and setting.several:
+        yield Row("continual", f"{len(setting.several[-1])} rounds", setting.several[-1], SWIFT)
+
+
+def trained(setting: Setting, data: Data, folder: Path, seed: int, without: tuple[str, ...] = ()) -> nn.Module:
+    """An original, or a model retrained without some classes; read where it lies in the folder."""
+    home = folder / "models" / setting.data / setting.net.partition(",")[0]
+    name = f"without-{'-'.join(without).replace('/', '-')}-{seed}" if without else f"original-{seed}"
+    with terminal() as progress:
+        return train_run(data, setting.net, setting.recipe, without, seed, home / name, progress)
+
+
+def forgotten(row: Row, data: Data, original: nn.Module, seed: int) -> tuple[nn.Module, float]:
+    """The unlearned model, and the method's seconds; one request per class in "continual"."""
+    rounds = [(one,) for one in row.request] if row.part == "continual" else [row.request]
+    model, total = original, 0.0
+    for words in rounds:
+        request = ForgetClasses(list(words))
+        problem = problem_of(model, data, request, seed, silent)
+        count = row.images if row.images >= 0 else len(problem.forget) // -row.images
+        if count:
+            problem = replace(problem, forget=problem.forget.take(torch.arange(min(count, len(problem.forget)))))
+        card = card_of(model)
+        model, _, seconds = solve(problem, row.method)
+        entry = {"method": "cnr", "request": {"classes": list(data.class_numbers(words))}, "classes": list(words)}
+        with_card(model, card.after(entry))
+        total += seconds
+    return model, total
+
+
+def measured(rows: list[Row], setting: Setting, data: Data, folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Audits of the rows of one request, original and retrained models measured once."""
+    words = rows[0].request
+    original = trained(setting, data, folder, seed)
+    references = [trained(setting, data, folder, number, words) for number in REFERENCES]
+    made = {str(at): forgotten(row, data, original, seed) for at, row in enumerate(rows)}
+    models = {name: model for name, (model, _) in made.items()}
+    found = audit_all(models, data, ForgetClasses(list(words)), original, references, 0, silent)
+    return [
+        {"part": row.part, "name": row.name, "request": list(words), "seed": seed, "images": row.images}
+        | {"settings": asdict(row.method), "seconds": round(made[str(at)][1], 2)}
+        | told(found[str(at)])
+        for at, row in enumerate(rows)
+    ]
+
+
+def told(finding: Any) -> dict[str, Any]:
+    """The verdict, accuracies and primary decoders of the unlearned model, the original and the retrained ones."""
+    content = finding.content
+    wanted = {("output", "output"): "accuracy", ("linear", "head input"): "linear"}
+    wanted |= {("few-shot area", "head input"): "few-shot"}
+    scores = {}
+    for side, part in (("forget", "comparisons"), ("retain", "retain")):
+        for one in content[part]:
+            name = wanted.get((one["decoder"], one["layer"]))
+            if name and not one["shots"]:
+                keys = ("original", "model", "references", "margin", "above", "below")
+                scores[f"{side} {name}"] = {key: one[key] for key in keys}
+    return {"verdict": finding.verdict, "where": finding.where, "reason": finding.reason, "scores": scores}
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    """Mean with its 95 % interval (Student's t over rows), and the worst."""
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 1.0
+    mean = float(np.mean(values))
+    return {
+        "mean": round(mean, 4),
+        "low": round(mean - half, 4),
+        "high": round(mean + half, 4),
+        "worst": max(values, key=abs),
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per part and name: forget accuracy, and what retention and decoders differ by from the retrained models."""
+    found = []
+    for key in dict.fromkeys((one["data"], one["part"], one["name"]) for one in rows):
+        these = [one for one in rows if (one["data"], one["part"], one["name"]) == key]
+        line: dict[str, Any] = dict(zip(("data", "part", "name"), key, strict=True)) | {"n": len(these)}
+        line["verdicts"] = [" at ".join(filter(None, (one["verdict"], one["where"]))) for one in these]
+        line["forget accuracy"] = interval([one["scores"]["forget accuracy"]["model"] for one in these])
+        for score in ("retain accuracy", "forget linear", "forget few-shot"):
+            if all(score in one["scores"] for one in these):
+                values = [one["scores"][score] for one in these]
+                line[f"{score} less retrained"] = interval(
+                    [v["model"] - float(np.mean(v["references"])) for v in values]
+                )
+        line["seconds"] = interval([one["seconds"] for one in these])
+        found.append(line)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=["main"], choices=PARTS)
+    parser.add_argument("--data", nargs="+", default=["fashion-mini"], choices=list(SETTINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/cnr"), help="where models and rows are kept")
+    parser.add_argument("--collect", action="store_true", help="only sum up the rows of all parts that are there")
+    parser.add_argument("--out", type=Path, help="also write all of it to this JSON file")
+    arguments = parser.parse_args()
+    kept = arguments.folder / "rows"
+    kept.mkdir(parents=True, exist_ok=True)
+    for name in [] if arguments.collect else arguments.data:
+        setting = SETTINGS[name]
+        for seed in arguments.seeds:
+            groups: dict[tuple[str, ...], list[tuple[Path, Row]]] = {}
+            for row in plan(setting, arguments.parts):
+                path = kept / f"{hash_of_json([name, seed, json.loads(json.dumps(asdict(row)))])}.json"
+                if not path.exists():
+                    groups.setdefault(row.request, []).append((path, row))
+            data = load_data(setting.data)
+            for group in groups.values():
+                paths, these = zip(*group, strict=True)
+                for path, one in zip(paths, measured(list(these), setting, data, arguments.folder, seed), strict=True):
+                    write_json(path, {"data": name} | one)
+                    print(json.dumps({"data": name} | {key: one[key] for key in SAID}), flush=True)
+    rows = [read_json(path) for path in sorted(kept.glob("*.json"))]
+    for line in summary(rows):
+        print(json.dumps(line), flush=True)
+    if arguments.out:
+        about = {"command": "python benchmarks/cnr_quality.py", "machine": machine(), "versions": versions()}
+        about |= {"references": list(REFERENCES)}
+        write_json(arguments.out, about | {"summary": summary(rows), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
