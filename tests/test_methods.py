@@ -78,6 +78,9 @@ NETS: dict[str, str | Callable[[], nn.Module]] = {
 CHANGING_INPUTS = {"boundary-shrink", "unsir"}
 """Methods that follow a gradient in the inputs, which tokens do not have."""
 
+IMAGES_ONLY = {"cnr"}
+"""Methods that generate images, and so take nothing else."""
+
 
 def problem_for(net: str, classes: tuple[int, ...] = (3,)) -> Problem:
     architecture = NETS[net]
@@ -87,7 +90,7 @@ def problem_for(net: str, classes: tuple[int, ...] = (3,)) -> Problem:
 def shortened(name: str) -> Any:
     """The method with its default settings, save those that only say how long it runs."""
     method: Any = methods.method_class(name)()
-    least = {"epochs": 2, "noise": 16, "noise_steps": 2}
+    least = {"epochs": 2, "noise": 16, "noise_steps": 2, "generator_epochs": 1, "steps": 2}
     return replace(method, **{key: min(least[key], value) for key, value in vars(method).items() if key in least})
 
 
@@ -424,7 +427,10 @@ def test_check_method_takes_text_and_map_style_data_sets():
         parts = examples.take(examples.labels == 1), examples.take(examples.labels != 1)
         problem = Problem(model, *parts, forget_classes=(1,), classes=3, recipe=brief)
         for name in methods.names():
-            if isinstance(model, Bag) and name in CHANGING_INPUTS:
+            if name in IMAGES_ONLY:
+                with pytest.raises(InputError, match=r"allowed: images \[B, C, H, W\]"):
+                    check_method(shortened(name), problem)
+            elif isinstance(model, Bag) and name in CHANGING_INPUTS:
                 with pytest.raises(InputError, match=f"data: {name} changes inputs by gradients; allowed: images"):
                     check_method(shortened(name), problem)
             else:
