@@ -113,7 +113,7 @@ class Cnr:
     store: str = ""
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
-    strength: ClassVar[Strength] = Strength("learning_rate", 1e-5, 1e-2)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-4, 3e-2)
 
     def __post_init__(self) -> None:
         for name, kind in [("variant", Variant), ("selection", Selection), ("scope", Scope)]:
