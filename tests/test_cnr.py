@@ -34,7 +34,7 @@ from rasura.methods._selectivity import (
 )
 from rasura.methods.cnr import Cnr
 from rasura.testing import check_method, small_problem
-from rasura.training import Batch
+from rasura.training import Batch, flip
 
 QUICK = Cnr(generator_epochs=1, steps=2, epochs=1, examined=20, images=8)
 VIT = "vit,patch=2,width=16,depth=2"
@@ -357,6 +357,18 @@ def test_the_reset_loss_is_equation_7(problem):
         expected = made + F.cross_entropy(model(inputs), labels) + 0.3 * 0.5 * 10
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     assert reset.course == [value.item()]
+
+
+def test_counterfactuals_are_augmented_as_the_retained_examples_are(problem):
+    model = problem.copy_of_model().eval()
+    inputs, labels = problem.retain.batch(torch.arange(16))
+    value = reset_of(problem, model, augment=("flip",))(model, Batch(inputs, labels, torch.arange(16)))
+    draw, plain = torch.Generator().manual_seed(0), reset_of(problem, model)
+    made = flip(plain.inputs[torch.randint(len(plain.labels), (16,), generator=draw)], draw)
+    with torch.no_grad():
+        expected = F.cross_entropy(model(made), plain.labels[:16]) + F.cross_entropy(model(inputs), labels)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert value.item() != pytest.approx(plain(model, Batch(inputs, labels, torch.arange(16))).item(), rel=1e-3)
 
 
 def test_the_pull_is_the_relative_distance_from_the_retain_centroid(problem):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rasura.activations import Point
 from rasura.methods._counterfactuals import outputs_at
 from rasura.models import logits_of
-from rasura.training import Batch, Loss
+from rasura.training import AUGMENTATIONS, Augmentation, Batch, Loss
 
 POINTS = 60
 """Values that a record keeps of a curve, at most."""
@@ -51,6 +51,7 @@ class Reset:
         draw: where the rows of each step come from.
         centroids: retain centroid `[d]` per stage, flattened.
         pull: weight of the pull towards it.
+        augment: random changes of the counterfactuals, those that the retained examples undergo.
         course: the loss at every step is appended here.
     """
 
@@ -62,14 +63,18 @@ class Reset:
     draw: torch.Generator
     centroids: Mapping[Point, Tensor] = field(default_factory=dict)
     pull: float = 0.0
+    augment: tuple[Augmentation, ...] = ()
     course: list[float] = field(default_factory=list)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(batch.inputs, Tensor)
         kept, device = len(batch.labels), batch.labels.device
         rows = torch.randint(len(self.labels), (max(1, round(self.share * kept)),), generator=self.draw)
+        made = self.inputs[rows]
+        for name in self.augment:
+            made = AUGMENTATIONS[name](made, self.draw)
         with outputs_at(model, self.centroids) as seen:
-            logits = logits_of(model, torch.cat([batch.inputs, self.inputs[rows].to(device)]))
+            logits = logits_of(model, torch.cat([batch.inputs, made.to(device)]))
         value = F.cross_entropy(logits[kept:], self.labels[rows].to(device))
         value = value + F.cross_entropy(logits[:kept], batch.labels)
         value = value + self.gamma * penalty(model, self.start)

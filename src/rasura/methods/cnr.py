@@ -228,6 +228,7 @@ class Cnr:
             draw,
             found.centroids if self.variant == "swift" and self.scope == "all" else {},
             self.pull,
+            problem.recipe.augment,
         )
         plain = Watched(cross_entropy)
         loss = freeze_all_but(model, names, reset)
