@@ -26,7 +26,7 @@ Variant = Literal["swift", "published"]
 Scope = Literal["all", "head"]
 FEW = 50
 """Images to forget below which a generator learns little."""
-RATES = {"sgd": 1e-2, "adamw": 2e-3}
+RATES = {"sgd": 5e-3, "adamw": 2e-3}
 """The reset's rate, by the optimiser that a net is usually trained with."""
 SHOWN = 8
 """Synthetic images that the record keeps."""
@@ -75,7 +75,7 @@ class Cnr:
         retained: retained examples of each class, at most, that are trained on. 2 or more.
         epochs: passes over them in the reset. 1 or more.
         settle: passes over them alone afterwards. 0 or more.
-        learning_rate: of Adam in the reset (weight decay 0.0001); 0 means 0.01 for nets with BatchNorm, else 0.002.
+        learning_rate: of Adam in the reset (weight decay 0.0001); 0 means 0.005 for nets with BatchNorm, else 0.002.
         calm: learning rate afterwards, as a share of it. Above 0.
         batch_size: retained examples per step, to which `share` times as many counterfactuals are added. 2 or more.
         share: counterfactuals per retained example of a step. Above 0.
@@ -95,16 +95,16 @@ class Cnr:
     generator_epochs: int = 10
     generator_rate: float = 1e-3
     generator_features: int = 16
-    steps: int = 30
+    steps: int = 25
     latent_rate: float = 0.01
     alpha: float = 1.5
     realism: float = 0.1
     smoothness: float = 0.01
-    retained: int = 250
-    epochs: int = 3
-    settle: int = 1
+    retained: int = 320
+    epochs: int = 2
+    settle: int = 2
     learning_rate: float = 0.0
-    calm: float = 0.1
+    calm: float = 0.3
     batch_size: int = 32
     share: float = 1.0
     gamma: float = 1e-3
