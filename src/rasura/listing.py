@@ -6,7 +6,7 @@ from collections.abc import Callable
 from rasura.auditing import DECODERS, ON_REQUEST
 from rasura.data import DATA_SOURCES
 from rasura.methods import method_class, names
-from rasura.models import FAMILIES, ZOO
+from rasura.models import FAMILIES, TEXT_ZOO, ZOO
 
 
 def _first_line(thing: object) -> str:
@@ -15,7 +15,7 @@ def _first_line(thing: object) -> str:
 
 LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "methods": lambda: {name: _first_line(method_class(name)) for name in names()},
-    "models": lambda: {name: _first_line(build) for name, build in ZOO.items()} | FAMILIES,
+    "models": lambda: {name: _first_line(build) for name, build in (ZOO | TEXT_ZOO).items()} | FAMILIES,
     "data": lambda: dict(DATA_SOURCES),
     "decoders": lambda: dict(DECODERS),
     "on-request": lambda: dict(ON_REQUEST),

@@ -18,7 +18,7 @@ from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
 from rasura.finding import NO_SHADOWS, Finding, audit_all, recomputed
 from rasura.methods.contract import Method, forget, name_of
-from rasura.models import card_of, fresh_model, hash_of_model, to_card, with_card, write_model
+from rasura.models import card_of, for_data, fresh_model, hash_of_model, to_card, with_card, write_model
 from rasura.models.card import Card
 from rasura.progress import Progress
 from rasura.strength import Search, search_strength
@@ -78,6 +78,7 @@ def train_run(
 ) -> nn.Module:
     """Train a model into a run folder, or take it from there; with something left out it is a retrained reference."""
     check_seed(seed)
+    architecture = for_data(architecture, data)
     kept = torch.ones(len(data.train), dtype=torch.bool)
     training = {"recipe": asdict(recipe), "seed": seed, "without": []}
     if without:

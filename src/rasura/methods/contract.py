@@ -69,7 +69,7 @@ class Problem:
 class Method(Protocol):
     """A frozen dataclass whose fields are the hyperparameters; calling it solves a problem.
 
-    It returns a new model and a record of JSON values. See `rasura.testing.check_method` for all it must keep. A class
+    It returns a new model and a record of JSON values; lines under its key "warnings" join the outcome's warnings. See `rasura.testing.check_method` for all it must keep. A class
     variable `strength: ClassVar[Strength]` names the field that `rasura.search_strength` may set.
     """
 
@@ -191,7 +191,8 @@ def outcome_of(
         **extra,
     }
     with_card(result, card.after({**record, "seconds": round(seconds, 3)}))
-    return Outcome(result, record, seconds, tuple(alarms(effect, bool(problem.forget_classes), data.classes)))
+    raised = *alarms(effect, bool(problem.forget_classes), data.classes), *details.get("warnings", ())
+    return Outcome(result, record, seconds, raised)
 
 
 def only_declared(method: Method, problem: Problem) -> Problem:
