@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import rasura
 from rasura import Data, ForgetClasses, ForgetSamples, InputError, Problem, Recipe, forget, predict
 from rasura.activations import Point, anatomy
-from rasura.data import Examples, examples_from
+from rasura.data import examples_from
 from rasura.methods._alignment import Alignment, Goals, endless, read, summary
 from rasura.methods.rfa import Rfa
 from rasura.models import card_of, fresh_model, hash_of_model, load_model, to_card
@@ -397,7 +397,7 @@ def test_an_adapter_of_another_base_is_refused(original, stored, tmp_path):
     other = load_model(stored / "5")
     with pytest.raises(InputError, match="is of another base model"):
         with_adapters(other, [stored / "3" / "adapter"])
-    with pytest.raises(InputError, match="holds no adapter.json"):
+    with pytest.raises(InputError, match="holds no adapter"):
         with_adapters(original, [tmp_path])
 
 
@@ -419,9 +419,5 @@ def test_samples_outside_of_the_training_set_are_refused(digits, original):
 
 def test_a_class_left_empty_by_removing_samples_is_refused(digits, original):
     all_threes = (digits.train.labels == 3).nonzero()[:, 0]
-    with pytest.raises(InputError, match="class '3' .* no training example"):
+    with pytest.raises(InputError, match="class '3' would keep no training example"):
         forget(original, digits, ForgetSamples(all_threes), QUICK)
-
-
-def test_a_tensor_of_examples_stays_as_it_is(digits):
-    assert isinstance(digits.train, Examples)

@@ -69,8 +69,9 @@ class Problem:
 class Method(Protocol):
     """A frozen dataclass whose fields are the hyperparameters; calling it solves a problem.
 
-    It returns a new model and a record of JSON values; lines under its key "warnings" join the outcome's warnings. See `rasura.testing.check_method` for all it must keep. A class
-    variable `strength: ClassVar[Strength]` names the field that `rasura.search_strength` may set.
+    It returns a new model and a record of JSON values; lines under its key "warnings" join the outcome's
+    warnings. See `rasura.testing.check_method` for all it must keep. A class variable `strength: ClassVar[Strength]`
+    names the field that `rasura.search_strength` may set.
     """
 
     reads: ClassVar[tuple[Reads, ...]]
