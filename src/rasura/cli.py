@@ -91,6 +91,7 @@ class Forget:
         out: the model folder to write; a finished run of the same options there is kept.
         forget: classes to forget, by name or number.
         forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
+        adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
         seed: of all randomness in the method.
         strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
@@ -106,6 +107,7 @@ class Forget:
     out: Path
     forget: tuple[str, ...] = ()
     forget_samples: str | None = None
+    adapter: tuple[Path, ...] = ()
     architecture: str | None = None
     seed: int = 0
     strength: Literal["auto"] | None = None
@@ -129,6 +131,7 @@ class Audit:
             --without-samples.
         reference: models trained without what was to be forgotten, from scratch, with other seeds. Three or more are
             advised; without any, the verdict is never ERASED.
+        adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
         goal: "retrain-equivalent": as if it had never seen the class, compared with the references. "concept": nobody
             can read the class from it, compared with untrained nets and raw inputs.
         also: what to measure besides, which takes longer or needs more models (`rasura list on-request`).
@@ -147,6 +150,7 @@ class Audit:
     forget: tuple[str, ...] = ()
     forget_samples: str | None = None
     reference: tuple[Path, ...] = ()
+    adapter: tuple[Path, ...] = ()
     goal: Goal = "retrain-equivalent"
     also: tuple[str, ...] = ()
     shadow_original: tuple[Path, ...] = ()
@@ -354,7 +358,7 @@ def _forget(arguments: list[str]) -> int:
     settings = method_class(arguments[0])
     options, method = _with_settings(f"forget {arguments[0]}", Forget, settings, arguments[1:])
     data = rasura.load_data(options.data)
-    model = _load(options.model, options.architecture, data)
+    model = _adapted(_load(options.model, options.architecture, data), options.adapter)
     request = _request(data, options)
     search = rasura.Search(options.budget, options.goal, options.tolerance) if options.strength else None
     with terminal() as progress:
@@ -386,6 +390,7 @@ def _audit(arguments: list[str]) -> int:
     options = _parsed(Audit, arguments, "audit")
     data = rasura.load_data(options.data)
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
+    model = _adapted(model, options.adapter)
     asked = options.forget or options.forget_samples
     request = _request(data, options) if asked else rasura.methods.forgotten_classes(model)
     references, *shadows = (
@@ -516,6 +521,13 @@ def _load(path: Path, architecture: str | None, data: Any) -> Any:
     from rasura.models import to_card
 
     return rasura.load_model(path, architecture, like=to_card(architecture, data))
+
+
+def _adapted(model: Any, folders: Sequence[Path]) -> Any:
+    """The model with stored adapters folded in."""
+    from rasura.models.adapters import merged, with_adapters
+
+    return merged(with_adapters(model, folders)) if folders else model
 
 
 def _print_json(content: Any) -> None:

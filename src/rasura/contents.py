@@ -107,8 +107,21 @@ def _record(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trained_on": card.data,
         "training": card.training,
-        "history": [{key: entry.get(key) for key in ("method", "settings", "request")} for entry in card.history],
+        "history": [_entry(entry) for entry in card.history],
     }
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """A forgetting, with what its adapters did and which weights were tried, if it had any."""
+    told = {key: entry.get(key) for key in ("method", "settings", "request")}
+    residuals, search = entry.get("details", {}).get("residuals"), entry.get("search", {})
+    if residuals:
+        told["residuals"] = residuals
+    if search.get("field") == "gamma" and entry.get("method") == "rfa":
+        tried = [one for one in search["trials"] if not one["error"]]
+        parts = "forget_accuracy", "retain_accuracy"
+        told["gamma_trials"] = [{"gamma": one["setting"], **{part: one[part] for part in parts}} for one in tried]
+    return told
 
 
 def _pictures(probe: Probe, scores: Scores, data: Data, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:

@@ -103,7 +103,7 @@ class Alignment:
         open_said[:, list(self.goals.closed)] = -torch.inf
         border = len(said) - len(chosen)
         if self.goals.borrowed:
-            return torch.cat([open_said[:border], (pairs @ open_said[:border].softmax(1)).log()])
+            return torch.cat([open_said[:border], (pairs.to(said) @ open_said[:border].softmax(1)).log()])
         if self.goals.answers is None:
             return open_said
         return torch.cat([open_said[:border], self.goals.answers[chosen].to(said)])
@@ -179,7 +179,7 @@ def _first(order: Tensor, allowed: Tensor) -> Tensor:
 def _errors(old: Tensor, new: Tensor, pairs: Tensor) -> Tensor:
     """Squared distances `[R + F]` from where features are to be, as shares of the squared norms of h⁰."""
     border = pairs.shape[1]
-    goal = (pairs @ old[:border].flatten(1)).view(len(pairs), *old.shape[1:])
+    goal = (pairs.to(old) @ old[:border].flatten(1)).view(len(pairs), *old.shape[1:])
     return torch.cat([_squared(new[:border] - old[:border]), _squared(new[border:] - goal)]) / _sizes(old)
 
 

@@ -14,6 +14,7 @@ from rasura.report.membership import roc
 from rasura.report.numbers import percent, role, span
 from rasura.report.on_request import on_request
 from rasura.report.per_class import head, routing
+from rasura.report.residuals import residuals
 from rasura.report.scores import (
     AREA,
     FORGET,
@@ -92,6 +93,9 @@ def evidence(finding: dict[str, Any], key: str) -> list[Block]:
         ),
         Block("request", "Measured on request", "what was asked for besides", figures=on_request(finding, key)),
     ]
+    learned = residuals(finding, key)
+    if learned:  # of methods that have adapters; others lack nothing
+        blocks.insert(-1, Block("residuals", "Residuals", "what the adapters add while they learn", figures=learned))
     primary = MEMBERSHIP if finding["request"]["kind"] == SAMPLES else NUMBERS
     return sorted(blocks, key=lambda block: block.key != primary)
 
