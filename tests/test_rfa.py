@@ -260,8 +260,9 @@ def test_a_planted_class_moves_to_its_goal_and_the_others_stay(target):
     problem = Problem(model, *parts, forget_classes=(1,), classes=3)
     forgetful, record = Rfa(target=target, steps=300, learning_rate=0.02)(problem)
     found = record["residuals"]
-    assert found["retain"][-1][-1] < 0.2 < max(found["retain"][-1])  # it rises and falls
-    assert found["distance"][-1][-1] < 0.5 * found["distance"][-1][0]
+    assert found["retain"][-1][-1] < 0.6 * max(found["retain"][-1])  # it rises and falls
+    if target != "retain-sample":  # whose goal is another one at each step
+        assert found["distance"][-1][-1] < 0.35 * found["distance"][-1][0]
     share = [(predict(forgetful, part).argmax(1) == part.labels).double().mean().item() for part in parts]
     assert share[0] == 0 and share[1] > 0.98
 
@@ -282,15 +283,15 @@ def test_only_adapters_are_trained_and_statistics_stay():
 def test_there_is_one_copy_of_the_weights_while_it_learns():
     problem = problem_for("convnet")
     weight = problem.model.get_submodule("block3.0").weight.detach()
-    most = []
 
-    def look(label: str, done: int, total: int) -> None:
-        alive = [one for one in gc.get_objects() if isinstance(one, nn.Parameter) and one.shape == weight.shape]
-        most.append(len({one.data_ptr() for one in alive if torch.equal(one.detach(), weight)}))
+    def copies() -> int:
+        alive = [one for one in gc.get_objects() if type(one) is nn.Parameter and one.shape == weight.shape]
+        return len({one.data_ptr() for one in alive if torch.equal(one.detach(), weight)})
 
     gc.collect()
-    replace(QUICK, steps=2)(replace(problem, progress=look))
-    assert most == [2, 2]  # the model given and the one that will be returned
+    before, during = copies(), []
+    replace(QUICK, steps=2)(replace(problem, progress=lambda *_: during.append(copies())))
+    assert during == [before + 1] * 2  # the model that will be returned, and no teacher
 
 
 def test_settings_of_layers_and_rank():

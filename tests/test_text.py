@@ -199,7 +199,7 @@ def main_quietly(arguments: list[str]) -> None:
 def trained(folder, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
     spec = f"text:{folder},words=60,length=12"
-    usual = ["--data", spec, "--model", ENCODER, "--epochs", "6", "--learning-rate", "0.01"]
+    usual = ["--data", spec, "--model", ENCODER, "--epochs", "12", "--batch-size", "16", "--learning-rate", "0.005"]
     assert main(["train", *usual, "--out", str(runs / "original")]) == 0
     for seed in ("1", "2"):
         assert main(["train", *usual, "--without", "pos", "--seed", seed, "--out", str(runs / f"class-{seed}")]) == 0

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from rasura.activations import Anatomy, Point, anatomy, is_operator
 from rasura.errors import InputError, unknown
-from rasura.methods._alignment import Alignment, Goals, Target, endless, summary
+from rasura.methods._alignment import Alignment, Goals, Target, Teacher, endless, summary
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.models import hash_of_model, reinitialised
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 Answers = Literal["auto", "masked", "partner", "unseen"]
 
-USUAL_RANK = 4
+USUAL_RANK = 8
 MOVED = 0.5
 """Residual norm on retained examples, as a share of the features' norm, above which a warning is given."""
 
@@ -53,11 +53,13 @@ class Rfa:
     classes, the forgotten ones are also taken out of the answers that retained examples keep, as in a retrained model.
 
     Attributes:
-        rank: of each adapter; layers with fewer inputs or outputs get as many as they have. 0 means 4.
+        rank: of each adapter; layers with fewer inputs or outputs get as many as they have. 0 means 8.
         layers: names of layers that get adapters, or of parts that hold some; none means every layer that can.
         aligned: names of modules whose outputs are aligned; none means the model's stages and the input of its head.
-        target: where the features of an example to forget move: to those of a random retained example of the batch,
-            to the mean of the batch's retained examples, or to the nearest of these at each layer.
+        target: where the features of an example to forget move: to those of a random retained example of the batch
+            (retain-sample), to the mean of the batch's retained examples (retain-centroid), or to the nearest of these
+            at each layer (nearest-retain). For samples, only retained examples of the class that they are to be
+            answered with are taken. auto: retain-sample for classes, nearest-retain for samples.
         answers: what is to be said of an example to forget: what the model said without the forgotten classes
             (masked, for classes), what it says of the retained example that the features move to (partner), or
             what a net says that was trained for `unseen_epochs` on the retained examples alone (unseen). auto: masked
@@ -74,11 +76,11 @@ class Rfa:
     rank: int = 0
     layers: tuple[str, ...] = ()
     aligned: tuple[str, ...] = ()
-    target: Target = "retain-sample"
+    target: Literal["auto", Target] = "auto"
     answers: Answers = "auto"
-    gamma: float = 1.0
-    steps: int = 200
-    learning_rate: float = 5e-3
+    gamma: float = 5.0
+    steps: int = 100
+    learning_rate: float = 0.02
     batch_size: int = 64
     forget_batch_size: int = 32
     unseen_epochs: int = 2
@@ -97,9 +99,9 @@ class Rfa:
         for name in ("gamma", "learning_rate"):
             if not 0 < getattr(self, name) < torch.inf:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: above 0")
-        for name, kind in (("target", Target), ("answers", Answers)):
-            if getattr(self, name) not in kind.__args__:
-                raise unknown(name, getattr(self, name), kind.__args__)
+        for name, known in (("target", ("auto", *get_args(Target))), ("answers", get_args(Answers))):
+            if getattr(self, name) not in known:
+                raise unknown(name, getattr(self, name), known)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         bare = is_operator(problem.model)
@@ -120,12 +122,9 @@ class Rfa:
         inputs, _ = problem.retain.batch(torch.arange(min(2, len(problem.retain))))
         parts = anatomy(net, inputs)
         ranks, points = self._ranks(net, parts), self._points(net, parts)
-        goals = self._goals(problem)
         adapted = with_new_adapter(net, ranks, problem.seed)
-        loss = Alignment(
-            points, problem.forget, goals, self.gamma, self.forget_batch_size, _itself(adapted), problem.seed
-        )
-        self._train(adapted, problem, loss)
+        loss = self.loss(problem, points, _itself(adapted))
+        self.train(net, problem, loss)
         trained = sum(one.numel() for one in adapted.parameters() if one.requires_grad)
         own = sum(one.numel() for one in problem.model.parameters())
         record = {
@@ -137,7 +136,13 @@ class Rfa:
         }
         return adapted, record | {"warnings": list(_alarms(record["residuals"]))}
 
-    def _train(self, adapted: "PeftModel", problem: Problem, loss: Alignment) -> None:
+    def loss(self, problem: Problem, points: tuple[Point, ...], teacher: Teacher) -> Alignment:
+        """What is minimised; the teacher may also be another model (full fine-tuning with the same losses)."""
+        rest = self.gamma, self.forget_batch_size, teacher, problem.seed
+        return Alignment(points, problem.forget, self._goals(problem), *rest)
+
+    def train(self, net: nn.Module, problem: Problem, loss: Alignment) -> None:
+        """Minimise the loss in whatever of the net requires gradients."""
         rows = endless(len(problem.retain), self.batch_size, torch.Generator().manual_seed(problem.seed))
         drawn = problem.retain.take(torch.cat([next(rows) for _ in range(self.steps)]))
         recipe = Recipe(
@@ -148,7 +153,7 @@ class Rfa:
             weight_decay=0,
             augment=problem.recipe.augment,
         )
-        fit(adapted.get_base_model(), drawn, recipe, problem.seed, loss, progress=problem.progress, label="rfa")
+        fit(net, drawn, recipe, problem.seed, loss, progress=problem.progress, label="rfa")
 
     def _ranks(self, net: nn.Module, parts: Anatomy) -> dict[str, int]:
         """The rank of the adapter of each layer that gets one."""
@@ -173,18 +178,18 @@ class Rfa:
         return tuple(Point(name) for name in self.aligned) or parts.points
 
     def _goals(self, problem: Problem) -> Goals:
-        answers = self.answers
-        if answers == "auto":
-            answers = "masked" if problem.forget_classes else "unseen"
+        whole = bool(problem.forget_classes)
+        answers = self.answers if self.answers != "auto" else "masked" if whole else "unseen"
+        target = self.target if self.target != "auto" else "retain-sample" if whole else "nearest-retain"
         if answers == "masked":
             problem.require_classes("rfa with masked answers")
         closed = (*problem.forget_classes, *problem.gone)
-        own = None if problem.forget_classes else problem.forget.labels
+        own = None if whole else problem.forget.labels
         if answers != "unseen":
-            return Goals(self.target, closed, borrowed=answers == "partner", partners=own)
+            return Goals(target, closed, borrowed=answers == "partner", partners=own)
         said = self._unseen(problem)
         said[:, list(closed)] = -torch.inf
-        return Goals(self.target, closed, said, partners=said.argmax(1))
+        return Goals(target, closed, said, partners=None if whole else said.argmax(1))
 
     def _unseen(self, problem: Problem) -> Tensor:
         """What a net that never saw the examples to forget says of them: logits `[N, K]`."""
@@ -194,7 +199,7 @@ class Rfa:
         return predict(net, problem.forget)
 
 
-def _itself(adapted: "PeftModel") -> Any:
+def _itself(adapted: "PeftModel") -> Teacher:
     """The student as its own teacher: its adapters are off."""
 
     @contextmanager

@@ -98,7 +98,5 @@ def _sweep(trials: Sequence[dict[str, Any]], key: str) -> Figure:
         said = [f"γ {one['gamma']:g}: keep {percent(one['retain_accuracy'])}" for one in ordered]
         drawn = svg(figure, key, "Accuracy by the weight of forgetting", "; ".join(said))
     rows = [[f"{one['gamma']:g}", percent(one["forget_accuracy"]), percent(one["retain_accuracy"])] for one in ordered]
-    how = (
-        "accuracy on examples kept aside, for each γ that was tried. The smallest that forgets costs the others least."
-    )
+    how = "accuracy on examples kept aside, for each γ that was tried. The smallest that forgets costs least."
     return Figure("The weight of forgetting", drawn, how, Table(["γ", "To forget", "To keep"], rows))
