@@ -38,10 +38,10 @@ from rasura.training import Recipe, predict
 HOME = "/usr/share/datasets/fashion-mnist"
 """Where Debian's package dataset-fashion-mnist puts the files."""
 PER_CLASS = {"train": 1000, "test": 500}
-CLASSES, SHARES = ("T-shirt/top", "Trouser", "Shirt"), ("10%", "1%")
+CLASSES, SHARES = ("T-shirt/top", "Trouser"), ("10%", "1%")
 SEEDS = (0, 1)
-GAMMAS, RANKS = (0.05, 0.2, 1.0, 5.0, 20.0, 80.0), (1, 2, 4, 16)
-PLACES = {"all": (), "head": ("head",), "last stage and head": ("layer3", "head"), "first stages": ("conv1", "layer1")}
+GAMMAS, RANKS = (0.2, 1.0, 5.0, 25.0), (2, 4, 16)
+PLACES = ("head",), ("layer3", "head"), ("conv1", "layer1")
 FULL_RATE = 1e-3
 """Adam's rate for all weights, of which each counts more than those of an adapter."""
 
@@ -155,16 +155,16 @@ def plan(parts: list[str]) -> Iterator[tuple[str, Setting, str, int, Rfa, bool]]
     if "class" in parts:
         yield from (("class", FASHION, name, seed, Rfa(), True) for seed in SEEDS for name in CLASSES)
     if "sample" in parts:
-        yield from (("sample", FASHION, share, seed, Rfa(), True) for seed in SEEDS for share in SHARES)
+        yield from (("sample", FASHION, share, seed, Rfa(), False) for seed in SEEDS for share in SHARES)
     if "vit" in parts:
-        yield from (("vit", MINI_VIT, name, seed, Rfa(), True) for seed in SEEDS for name in CLASSES[:2])
+        yield from (("vit", MINI_VIT, name, seed, Rfa(), True) for seed in SEEDS for name in CLASSES[:1])
     if "text" in parts:
         yield from (("text", REVIEWS, words, seed, Rfa(), True) for seed in SEEDS for words in ("neg", "10%"))
     if "sweeps" in parts:
         for words in ("T-shirt/top", "10%"):
             yield from (("gamma", FASHION, words, 0, Rfa(gamma=gamma), False) for gamma in GAMMAS)
         yield from (("rank", FASHION, "T-shirt/top", 0, Rfa(rank=rank), False) for rank in RANKS)
-        yield from (("layers", FASHION, "T-shirt/top", 0, Rfa(layers=places), False) for places in PLACES.values())
+        yield from (("layers", FASHION, "T-shirt/top", 0, Rfa(layers=places), False) for places in PLACES)
 
 
 def difference(cells: list[dict], who: str, score: str, to: Callable[[dict], float]) -> dict:
@@ -189,9 +189,9 @@ def summary(cells: list[dict]) -> list[dict]:
         row: dict = {"part": part, "request": kind, "forget accuracy": [one["rows"]["rfa"]["forget"] for one in these]}
         for score in ("forget", "retain", *(["membership"] if kind.endswith("%") else [])):
             row[f"{score} less retrained"] = difference(these, "rfa", score, of_retrained(score))
-        row["distance less full fine-tuning"] = difference(
-            these, "rfa", "distance", lambda rows: rows["full fine-tuning"]["distance"]
-        )
+        if all("full fine-tuning" in one["rows"] for one in these):
+            full = "distance less full fine-tuning"
+            row[full] = difference(these, "rfa", "distance", lambda rows: rows["full fine-tuning"]["distance"])
         found.append(row)
     return found
 

@@ -321,7 +321,7 @@ def test_settings_that_the_net_cannot_have_are_refused(settings, message):
     ("settings", "message"),
     [
         ({"rank": -1}, "rank: -1"),
-        ({"gamma": 0}, "gamma: 0"),
+        ({"gamma": -1}, "gamma: -1"),
         ({"steps": 0}, "steps: 0"),
         ({"target": "retain-smaple"}, "did you mean 'retain-sample'"),
         ({"answers": "none"}, "answers: 'none' is unknown"),

@@ -64,7 +64,7 @@ class Rfa:
             (masked, for classes), what it says of the retained example that the features move to (partner), or
             what a net says that was trained for `unseen_epochs` on the retained examples alone (unseen). auto: masked
             for classes, unseen for samples.
-        gamma: weight of the examples to forget beside the retained ones. Above 0.
+        gamma: weight of the examples to forget beside the retained ones; 0 means 1 for classes, 5 for samples.
         steps: of Adam (one-cycle schedule). 1 or more.
         learning_rate: the highest. Above 0.
         batch_size: retained examples per step. 1 or more.
@@ -78,7 +78,7 @@ class Rfa:
     aligned: tuple[str, ...] = ()
     target: Literal["auto", Target] = "auto"
     answers: Answers = "auto"
-    gamma: float = 5.0
+    gamma: float = 0.0
     steps: int = 100
     learning_rate: float = 0.02
     batch_size: int = 64
@@ -96,9 +96,10 @@ class Rfa:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name}: {value!r}; allowed: a whole number, 1 or more")
-        for name in ("gamma", "learning_rate"):
-            if not 0 < getattr(self, name) < torch.inf:
-                raise InputError(f"{name}: {getattr(self, name)}; allowed: above 0")
+        if not 0 <= self.gamma < torch.inf:
+            raise InputError(f"gamma: {self.gamma}; allowed: 0 or more")
+        if not 0 < self.learning_rate < torch.inf:
+            raise InputError(f"learning_rate: {self.learning_rate}; allowed: above 0")
         for name, known in (("target", ("auto", *get_args(Target))), ("answers", get_args(Answers))):
             if getattr(self, name) not in known:
                 raise unknown(name, getattr(self, name), known)
@@ -138,7 +139,8 @@ class Rfa:
 
     def loss(self, problem: Problem, points: tuple[Point, ...], teacher: Teacher) -> Alignment:
         """What is minimised; the teacher may also be another model (full fine-tuning with the same losses)."""
-        rest = self.gamma, self.forget_batch_size, teacher, problem.seed
+        gamma = self.gamma or (1.0 if problem.forget_classes else 5.0)
+        rest = gamma, self.forget_batch_size, teacher, problem.seed
         return Alignment(points, problem.forget, self._goals(problem), *rest)
 
     def train(self, net: nn.Module, problem: Problem, loss: Alignment) -> None:

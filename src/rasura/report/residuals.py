@@ -93,6 +93,8 @@ def _sweep(trials: Sequence[dict[str, Any]], key: str) -> Figure:
                 f"to {'keep' if part == 'retain' else part}", (1, heights[-1]), (8, 0),
                 xycoords=("axes fraction", "data"), textcoords="offset points", va="center", size=10, color=colour,
             )  # fmt: skip
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("γ (log scale)")
         share_axis(axes, "accuracy, %")
         said = [f"γ {one['gamma']:g}: keep {percent(one['retain_accuracy'])}" for one in ordered]
