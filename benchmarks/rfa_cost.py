@@ -23,14 +23,13 @@ import torch
 from rfa_quality import FASHION, data_of, request_of
 from torch import nn
 
-import rasura
 from rasura.activations import anatomy
 from rasura.contents import versions
 from rasura.data import Data, ForgetClasses
 from rasura.methods import Problem
 from rasura.methods.contract import problem_of
 from rasura.methods.rfa import Rfa
-from rasura.models import fresh_model, to_card
+from rasura.models import fresh_model, reinitialised, to_card
 from rasura.progress import silent
 from rasura.runs import machine
 from rasura.training import Recipe, fit
@@ -93,7 +92,7 @@ def seconds(repeats: int) -> dict:
     kept = problem_of(model, data, request_of("T-shirt/top", data), 0, silent).retain
     for _ in range(repeats):
         begun = time.perf_counter()
-        fit(rasura.models.reinitialised(model, 0), kept, replace(FASHION.recipe, epochs=1), 0)
+        fit(reinitialised(model, 0), kept, replace(FASHION.recipe, epochs=1), 0)
         found["epoch"].append(_since(begun))
     middle = {name: float(np.median(times)) for name, times in found.items()}
     shares = {

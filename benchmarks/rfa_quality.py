@@ -40,8 +40,8 @@ HOME = "/usr/share/datasets/fashion-mnist"
 PER_CLASS = {"train": 1000, "test": 500}
 CLASSES, SHARES = ("T-shirt/top", "Trouser"), ("10%", "1%")
 SEEDS = (0, 1)
-GAMMAS, RANKS = (0.2, 1.0, 5.0, 25.0), (2, 4, 16)
-PLACES = ("head",), ("layer3", "head"), ("conv1", "layer1")
+GAMMAS, RANKS = (0.2, 1.0, 5.0, 25.0), (2, 16)
+PLACES = (("layer3", "head"), ("head",))
 FULL_RATE = 1e-3
 """Adam's rate for all weights, of which each counts more than those of an adapter."""
 
@@ -161,10 +161,13 @@ def plan(parts: list[str]) -> Iterator[tuple[str, Setting, str, int, Rfa, bool]]
     if "text" in parts:
         yield from (("text", REVIEWS, words, seed, Rfa(), True) for seed in SEEDS for words in ("neg", "10%"))
     if "sweeps" in parts:
-        for words in ("T-shirt/top", "10%"):
-            yield from (("gamma", FASHION, words, 0, Rfa(gamma=gamma), False) for gamma in GAMMAS)
-        yield from (("rank", FASHION, "T-shirt/top", 0, Rfa(rank=rank), False) for rank in RANKS)
         yield from (("layers", FASHION, "T-shirt/top", 0, Rfa(layers=places), False) for places in PLACES)
+        yield from (
+            ("gamma", FASHION, words, 0, Rfa(gamma=gamma), False)
+            for gamma in GAMMAS
+            for words in ("T-shirt/top", "10%")
+        )
+        yield from (("rank", FASHION, "T-shirt/top", 0, Rfa(rank=rank), False) for rank in RANKS)
 
 
 def difference(cells: list[dict], who: str, score: str, to: Callable[[dict], float]) -> dict:
@@ -202,6 +205,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--imdb", default="imdb", help="folder with train.jsonl and test.jsonl")
     parser.add_argument("--folder", type=Path, default=Path("runs/rfa"), help="where models and rows are kept")
+    parser.add_argument("--collect", action="store_true", help="only sum up the rows that are in the folder")
     parser.add_argument("--out", type=Path, help="also write all of it to this JSON file")
     arguments = parser.parse_args()
     cells, data = [], {}
@@ -211,6 +215,8 @@ def main() -> None:
             [part, words.replace("/", ""), str(seed), f"{method.gamma:g}", str(method.rank), *method.layers]
         )
         kept = arguments.folder / "cells" / f"{name}.json"
+        if arguments.collect and not kept.exists():
+            continue
         if not kept.exists() or json.loads(kept.read_text())["settings"] != json.loads(json.dumps(settings)):
             data.setdefault(setting, data_of(setting, arguments.imdb))
             found = cell(setting, data[setting], words, seed, method, arguments.folder, full)
