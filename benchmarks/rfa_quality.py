@@ -1,6 +1,6 @@
 """Residual feature alignment beside retrained models, and beside full fine-tuning with the same losses.
 
-    python benchmarks/rfa_quality.py [--parts class sample vit text sweeps] [--out results/rfa_quality.json]
+    python benchmarks/rfa_quality.py [--parts class sample …] [--out results/rfa_quality.json]
 
 Fashion-MNIST (the first 1,000 images of each class, ResNet-8), fashion-mini (a small ViT) and IMDB (3,000 reviews, a
 small DistilBERT; --imdb FOLDER). What is in --folder is read, so a stopped run goes on. Accuracy of class requests and
@@ -160,13 +160,12 @@ def plan(parts: list[str]) -> Iterator[tuple[str, Setting, str, int, Rfa, bool]]
         yield from (("vit", MINI_VIT, name, seed, Rfa(), True) for seed in SEEDS for name in CLASSES[:1])
     if "text" in parts:
         yield from (("text", REVIEWS, words, seed, Rfa(), True) for seed in SEEDS for words in ("neg", "10%"))
-    if "sweeps" in parts:
+    if "layers" in parts:
         yield from (("layers", FASHION, "T-shirt/top", 0, Rfa(layers=places), False) for places in PLACES)
-        yield from (
-            ("gamma", FASHION, words, 0, Rfa(gamma=gamma), False)
-            for gamma in GAMMAS
-            for words in ("T-shirt/top", "10%")
-        )
+    if "gamma" in parts:
+        both = [(gamma, words) for gamma in GAMMAS for words in ("T-shirt/top", "10%")]
+        yield from (("gamma", FASHION, words, 0, Rfa(gamma=gamma), False) for gamma, words in both)
+    if "rank" in parts:
         yield from (("rank", FASHION, "T-shirt/top", 0, Rfa(rank=rank), False) for rank in RANKS)
 
 
@@ -201,7 +200,7 @@ def summary(cells: list[dict]) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["class", "sample", "vit", "text", "sweeps"]
+    parts = ["class", "sample", "vit", "text", "layers", "gamma", "rank"]
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--imdb", default="imdb", help="folder with train.jsonl and test.jsonl")
     parser.add_argument("--folder", type=Path, default=Path("runs/rfa"), help="where models and rows are kept")
