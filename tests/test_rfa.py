@@ -14,7 +14,7 @@ from rasura import Data, ForgetClasses, ForgetSamples, InputError, Problem, Reci
 from rasura.activations import Point, anatomy
 from rasura.data import examples_from
 from rasura.methods._alignment import Alignment, Goals, endless, read, summary
-from rasura.methods.rfa import Rfa
+from rasura.methods.rfa import Rfa, _alarms
 from rasura.models import card_of, fresh_model, hash_of_model, load_model, to_card
 from rasura.models.adapters import (
     adapters_off,
@@ -216,6 +216,23 @@ def test_given_answers_are_learned_and_an_example_without_partner_keeps_only_the
     goal = np.stack([INPUTS[0], INPUTS[0]])
     alone = sum(((INPUTS[3] * scale - INPUTS[0]) ** 2).sum() / (INPUTS[3] ** 2).sum() for scale in (1.5, 1.2))
     assert value == pytest.approx(by_hand(goal, answers, []) - 2.0 * alone / 2, rel=1e-6)
+
+
+def test_an_example_without_partner_borrows_nothing():
+    value, _ = aligned(Goals("retain-sample", borrowed=True, partners=torch.tensor([0, 1])))
+    goal, said = np.stack([INPUTS[0], INPUTS[0]]), np.stack([INPUTS[0], INPUTS[3]])
+    alone = sum(((INPUTS[3] * scale - INPUTS[0]) ** 2).sum() / (INPUTS[3] ** 2).sum() for scale in (1.5, 1.2))
+    assert value == pytest.approx(by_hand(goal, said, []) - 2.0 * alone / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kept", "distance", "warned"),
+    [(0.1, [1.0, 0.5], []), (0.7, [1.0, 0.5], ["moved by 70%"]), (0.1, [1.0, 1.1], ["farther from their goal at b"])],
+)
+def test_alarms(kept, distance, warned):
+    found = {"layers": ["a", "b"], "retain": [[0.2, kept], [0.2, 0.1]], "distance": [[1.0, 2.0], distance]}
+    lines = list(_alarms(found))
+    assert len(lines) == len(warned) and all(part in line for part, line in zip(warned, lines, strict=True))
 
 
 def test_the_trace_holds_residual_norms():

@@ -32,7 +32,8 @@ class Goals:
         target: whose features they move to: one retained example's, the mean of several, or the nearest one's.
         closed: numbers of classes that nothing is to be answered with.
         answers: logits `[N, K]` that they are to be answered with; None: the teacher's, without the closed classes.
-        borrowed: whether the answers are those that the teacher gives to the retained examples they move to.
+        borrowed: whether the answers are those that the teacher gives to the retained examples they move to (the
+            mean of several); an example without partner in its batch keeps its own.
         partners: the class `[N]` of the retained examples that each may move to; None: any.
     """
 
@@ -103,7 +104,8 @@ class Alignment:
         open_said[:, list(self.goals.closed)] = -torch.inf
         border = len(said) - len(chosen)
         if self.goals.borrowed:
-            return torch.cat([open_said[:border], (pairs.to(said) @ open_said[:border].softmax(1)).log()])
+            lent = (pairs.to(said) @ open_said[:border].softmax(1)).log()
+            return torch.cat([open_said[:border], torch.where(pairs.any(1)[:, None], lent, open_said[border:])])
         if self.goals.answers is None:
             return open_said
         return torch.cat([open_said[:border], self.goals.answers[chosen].to(said)])
@@ -148,7 +150,8 @@ def summary(trace: Sequence[Tensor], points: Sequence[Point], most: int = 40) ->
     """The trace as JSON values: means over at most `most` stretches of steps."""
     stretches = torch.arange(len(trace)).tensor_split(min(most, len(trace)))
     means = torch.stack([torch.stack([trace[step] for step in one.tolist()]).mean(0) for one in stretches]).cpu()
-    sides = {name: means[:, at].T.tolist() for at, name in enumerate(("retain", "forget", "distance"))}
+    parts = dict(zip(("retain", "forget", "distance"), means.double().unbind(1), strict=True))
+    sides = {name: [[round(value, 5) for value in line] for line in part.T.tolist()] for name, part in parts.items()}
     names = [point.module if point.side == "output" else f"{point.module} input" for point in points]
     return {"layers": names, "steps": [int(one[-1]) + 1 for one in stretches], **sides}
 

@@ -49,6 +49,9 @@ class Rfa:
     running statistics and its scale and shift. So a new adapter's residual is exactly 0, the folded model is the
     trained one, and the statistics still fit, as the features of retained examples stay.
 
+    Adapters are peft's, on Linear, Conv and Hugging Face's Conv1D layers that run as modules. Grouped convolutions and
+    tied weights get none, nor do the projections inside `nn.MultiheadAttention`; the record says which had none.
+
     Differs: the loss is not published in what we have; ours weighs all layers alike, each relative to ‖h⁰‖². For
     classes, the forgotten ones are also taken out of the answers that retained examples keep, as in a retrained model.
 
@@ -61,9 +64,9 @@ class Rfa:
             at each layer (nearest-retain). For samples, only retained examples of the class that they are to be
             answered with are taken. auto: retain-sample for classes, nearest-retain for samples.
         answers: what is to be said of an example to forget: what the model said without the forgotten classes
-            (masked, for classes), what it says of the retained example that the features move to (partner), or
-            what a net says that was trained for `unseen_epochs` on the retained examples alone (unseen). auto: masked
-            for classes, unseen for samples.
+            (masked, for classes), what it says of the retained example that the features move to (partner; with
+            retain-centroid the mean prediction for its class), or what a net says that was trained for
+            `unseen_epochs` on the retained examples alone (unseen). auto: masked for classes, unseen for samples.
         gamma: weight of the examples to forget beside the retained ones; 0 means 1 for classes, 5 for samples.
         steps: of Adam (one-cycle schedule). 1 or more.
         learning_rate: the highest. Above 0.
@@ -213,11 +216,13 @@ def _itself(adapted: "PeftModel") -> Teacher:
 
 
 def _alarms(residuals: dict[str, Any]) -> Iterator[str]:
-    for layer, kept, distance in zip(*(residuals[key] for key in ("layers", "retain", "distance")), strict=True):
+    for layer, kept in zip(residuals["layers"], residuals["retain"], strict=True):
         if kept[-1] > MOVED:
             yield f"retained features moved by {kept[-1]:.0%} of their norm at {layer}; try a lower gamma"
-        if distance[-1] > distance[0]:
-            yield f"features to forget are farther from their goal than at the start at {layer}; try more steps"
+    last = residuals["distance"][-1]
+    if last[-1] > last[0]:
+        where = residuals["layers"][-1]
+        yield f"features to forget are farther from their goal at {where} than at the start; try more steps"
 
 
 def _inside(name: str, part: str) -> bool:
