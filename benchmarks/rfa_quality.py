@@ -59,12 +59,12 @@ class Setting:
 
 FASHION = Setting("fashion-mnist", "resnet8", Recipe(epochs=5))
 MINI_VIT = Setting("fashion-mini", "vit", Recipe(epochs=15), originals=(0,), references=(1, 2))
-REVIEWS = Setting("imdb", "distilbert,width=64,depth=2,length=128", Recipe(epochs=8, batch_size=32))
+REVIEWS = Setting("imdb", "distilbert,width=64,depth=2,length=64", Recipe(epochs=6, batch_size=32))
 
 
 def data_of(setting: Setting, imdb: str) -> Data:
     if setting.data == "imdb":
-        return load_data(f"text:{imdb}")
+        return load_data(f"text:{imdb},length=64")
     if setting.data != "fashion-mnist":
         return load_data(setting.data)
     data, chosen = load_data(HOME), {}
@@ -155,11 +155,11 @@ def plan(parts: list[str]) -> Iterator[tuple[str, Setting, str, int, Rfa, bool]]
     if "class" in parts:
         yield from (("class", FASHION, name, seed, Rfa(), True) for seed in SEEDS for name in CLASSES)
     if "sample" in parts:
-        yield from (("sample", FASHION, share, seed, Rfa(), False) for seed in SEEDS for share in SHARES)
+        yield from (("sample", FASHION, share, seed, Rfa(), False) for share in SHARES for seed in SEEDS)
     if "vit" in parts:
         yield from (("vit", MINI_VIT, name, seed, Rfa(), True) for seed in SEEDS for name in CLASSES[:1])
     if "text" in parts:
-        yield from (("text", REVIEWS, words, seed, Rfa(), True) for seed in SEEDS for words in ("neg", "10%"))
+        yield from (("text", REVIEWS, words, seed, Rfa(), False) for words in ("10%", "neg") for seed in SEEDS)
     if "layers" in parts:
         yield from (("layers", FASHION, "T-shirt/top", 0, Rfa(layers=places), False) for places in PLACES)
     if "gamma" in parts:
