@@ -398,7 +398,8 @@ def _audit(arguments: list[str]) -> int:
         for paths in (options.reference, options.shadow_original, options.shadow_unlearned)
     )
     with terminal() as progress:
-        name = options.model.resolve().name
+        shown = options.adapter[-1].resolve().parent if options.adapter else options.model.resolve()
+        name = shown.name
         place = {name: (model, options.out)}
         rest = options.seed, progress, options.goal, options.also, Shadows(*shadows)
         found = audit_runs(place, data, request, original, references, *rest)[name]
