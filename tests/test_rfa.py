@@ -15,7 +15,7 @@ from rasura.activations import Point, anatomy
 from rasura.data import examples_from
 from rasura.methods._alignment import Alignment, Goals, endless, read, summary
 from rasura.methods.rfa import Rfa, _alarms
-from rasura.models import card_of, fresh_model, hash_of_model, load_model, to_card
+from rasura.models import build_model, card_of, fresh_model, hash_of_model, load_model, to_card
 from rasura.models.adapters import (
     adapters_off,
     largest_rank,
@@ -261,6 +261,21 @@ def test_the_contract_holds_for_classes(net, classes):
 @pytest.mark.parametrize("answers", ["unseen", "partner"])
 def test_the_contract_holds_for_samples(answers):
     check_method(replace(QUICK, answers=answers), for_samples(problem_for("convnet")))
+
+
+def test_the_contract_holds_for_an_encoder_of_texts():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    ids = torch.randint(4, (60, 6), generator=generator) + 4 * labels[:, None] + 2
+    examples = examples_from({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, labels)
+    torch.manual_seed(0)
+    model = build_model("distilbert,vocabulary=16,width=8,depth=1,length=6", classes=3).eval()
+    parts = examples.take(labels == 1), examples.take(labels != 1)
+    problem = Problem(model, *parts, forget_classes=(1,), classes=3)
+    check_method(QUICK, problem)
+    result, record = QUICK(problem)
+    assert vars(result).keys() == vars(model).keys()
+    assert "distilbert.transformer.layer.0.attention.q_lin" in record["ranks"]
 
 
 @pytest.mark.parametrize("target", ["retain-sample", "retain-centroid", "nearest-retain"])
