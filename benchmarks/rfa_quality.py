@@ -41,7 +41,7 @@ PER_CLASS = {"train": 1000, "test": 500}
 CLASSES, SHARES = ("T-shirt/top", "Trouser"), ("10%", "1%")
 SEEDS = (0, 1)
 GAMMAS, RANKS = (0.2, 1.0, 5.0, 25.0), (2, 16)
-PLACES = (("layer3", "head"), ("layer2", "layer3", "head"), ("head",))
+PLACES = (("all",), ("layer3", "head"), ("head",))
 FULL_RATE = 1e-3
 """Adam's rate for all weights, of which each counts more than those of an adapter."""
 

@@ -328,8 +328,11 @@ def test_there_is_one_copy_of_the_weights_while_it_learns():
 
 def test_settings_of_layers_and_rank():
     problem = problem_for("resnet8")
-    _, record = replace(QUICK, rank=12)(problem)
+    _, record = replace(QUICK, rank=12, layers=("all",))(problem)
     assert record["ranks"]["conv1"] == 4 and record["ranks"]["layer3.0.conv2"] == 12
+    _, record = QUICK(problem)
+    assert set(record["without_adapter"]) == {"conv1", "layer1.0.conv1", "layer1.0.conv2"}  # before the middle stage
+    assert record["residuals"]["retain"][0] == [0.0] * QUICK.steps
     _, record = replace(QUICK, layers=("layer3",), aligned=("layer3",))(problem)
     assert set(record["ranks"]) == {"layer3.0.conv1", "layer3.0.conv2", "layer3.0.shortcut.0"}
     assert record["residuals"]["layers"] == ["layer3"]
@@ -341,6 +344,7 @@ def test_settings_of_layers_and_rank():
     [
         ({"rank": 11, "layers": ("head",)}, "rank: 11; allowed: 1 to 10, which head can have at most"),
         ({"layers": ("layer9",)}, "layers: 'layer9' is unknown; did you mean 'layer"),
+        ({"layers": ("all", "head")}, "layers: 'all' is unknown"),
         ({"aligned": ("hed",)}, "aligned: 'hed' is unknown; did you mean 'head'"),
     ],
 )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Answers = Literal["auto", "masked", "partner", "unseen"]
 
+EVERY = "all"
 USUAL_RANK = 8
 MOVED = 0.5
 """Residual norm on retained examples, as a share of the features' norm, above which a warning is given."""
@@ -57,7 +58,8 @@ class Rfa:
 
     Attributes:
         rank: of each adapter; layers with fewer inputs or outputs get as many as they have. 0 means 8.
-        layers: names of layers that get adapters, or of parts that hold some; none means every layer that can.
+        layers: names of layers that get adapters, or of parts that hold some; all means every layer that can, none
+            those from the middle stage on: what earlier ones say of retained examples then stays bit for bit.
         aligned: names of modules whose outputs are aligned; none means the model's stages and the input of its head.
         target: where the features of an example to forget move: to those of a random retained example of the batch
             (retain-sample), to the mean of the batch's retained examples (retain-centroid), or to the nearest of these
@@ -163,10 +165,11 @@ class Rfa:
     def _ranks(self, net: nn.Module, parts: Anatomy) -> dict[str, int]:
         """The rank of the adapter of each layer that gets one."""
         able = [name for name in dict.fromkeys(parts.operators) if takes_adapter(net, name)]
-        for name in self.layers:
+        named = () if self.layers == (EVERY,) else self.layers or _deeper(parts)
+        for name in self.layers if named else ():
             if not any(_inside(one, name) for one in able):
                 raise unknown("layers", name, _parts_with(able))
-        chosen = [one for one in able if not self.layers or any(_inside(one, name) for name in self.layers)]
+        chosen = [one for one in able if not named or any(_inside(one, name) for name in named)]
         if not chosen:
             raise InputError("model: no layer can have an adapter; allowed: Linear or Conv layers without groups")
         limits = {name: largest_rank(net.get_submodule(name)) for name in chosen}
@@ -223,6 +226,13 @@ def _alarms(residuals: dict[str, Any]) -> Iterator[str]:
     if last[-1] > last[0]:
         where = residuals["layers"][-1]
         yield f"features to forget are farther from their goal at {where} than at the start; try more steps"
+
+
+def _deeper(parts: Anatomy) -> tuple[str, ...]:
+    """The operators from the middle stage on; all of a net without stages."""
+    middle = parts.stages[len(parts.stages) // 2 :][:1]
+    first = next((at for at, name in enumerate(parts.operators) if middle and _inside(name, middle[0])), 0)
+    return parts.operators[first:]
 
 
 def _inside(name: str, part: str) -> bool:
