@@ -40,7 +40,7 @@ HOME = "/usr/share/datasets/fashion-mnist"
 PER_CLASS = {"train": 1000, "test": 500}
 CLASSES, SHARES = ("T-shirt/top", "Trouser"), ("10%", "1%")
 SEEDS = (0, 1)
-GAMMAS, RANKS = (0.2, 1.0, 5.0, 25.0), (2, 16)
+GAMMAS, RANKS = (0.2, 1.0, 5.0, 15.0), (2, 16)
 PLACES = (("all",), ("layer3", "head"), ("head",))
 FULL_RATE = 1e-3
 """Adam's rate for all weights, of which each counts more than those of an adapter."""
@@ -163,7 +163,7 @@ def plan(parts: list[str]) -> Iterator[tuple[str, Setting, str, int, Rfa, bool]]
     if "layers" in parts:
         yield from (("layers", FASHION, "T-shirt/top", 0, Rfa(layers=places), False) for places in PLACES)
     if "gamma" in parts:
-        both = [(gamma, words) for gamma in GAMMAS for words in ("T-shirt/top", "10%")]
+        both = [(gamma, words) for words in ("T-shirt/top", "10%") for gamma in GAMMAS]
         yield from (("gamma", FASHION, words, 0, Rfa(gamma=gamma), False) for gamma, words in both)
     if "rank" in parts:
         yield from (("rank", FASHION, "T-shirt/top", 0, Rfa(rank=rank), False) for rank in RANKS)
