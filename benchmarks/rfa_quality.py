@@ -228,6 +228,7 @@ def main() -> None:
     if arguments.out:
         about = {"command": "python benchmarks/rfa_quality.py", "machine": machine(), "versions": versions()}
         about |= {"seeds": SEEDS, "images_per_class": PER_CLASS}
+        about |= {"parts": sorted({one["part"] for one in cells})}
         rows = {"summary": summary(cells), "cells": cells}
         arguments.out.write_text(json.dumps(about | rows, indent=1) + "\n")
 
