@@ -1,0 +1,182 @@
+"""What closed-form edits know of a linear map's inputs: means of classes, scatter of both sides, readability."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rasura.activations import Moments
+from rasura.errors import InputError
+from rasura.methods._depth import discriminant, separability
+from rasura.methods._distributed import merged, total
+
+SHRINKAGE = 0.1
+"""Added to the covariance within classes before it is inverted to tell them apart, as a share of its mean variance."""
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What an edit needs, in float64.
+
+    Attributes:
+        prototypes: mean of each class, `[K, d]`.
+        forget: numbers of the forgotten classes, `[F]`.
+        retain: moments of the retained examples, with scatter.
+        everything: moments of all examples, with scatter.
+        separability: of forgotten from retained examples, 0..1, by a linear probe on examples left out of the rest.
+        routing: where a reader that knows the retained classes only puts the examples of each forgotten class, on
+            average: `[F, K - F]`, rows sum to 1.
+    """
+
+    prototypes: Tensor
+    forget: Tensor
+    retain: Moments
+    everything: Moments
+    separability: float
+    routing: Tensor
+
+    def channels(self, chosen: slice) -> "Summary":
+        """The same for some of the features."""
+        parts = {name: _some(getattr(self, name), chosen) for name in ("retain", "everything")}
+        return replace(self, prototypes=self.prototypes[:, chosen], **parts)
+
+
+class ClassStatistics:
+    """Streamed statistics of vectors `[n, d]` with labels, in two rounds over disjoint examples: `fit`, then `score`.
+
+    All of it adds up: over batches, and over processes.
+    """
+
+    def __init__(self, name: str, classes: int, forget: Tensor):
+        self.name, self.classes, self.forget = name, classes, forget
+        self.is_forgotten = torch.isin(torch.arange(classes), forget)
+        self.per_class: list[Moments] = []
+        self.sides: list[Moments] = []
+        self.reader: _Reader | None = None
+
+    def fit(self, vectors: Tensor, labels: Tensor) -> None:
+        """Take in vectors that give means and scatter."""
+        vectors = self._checked(vectors)
+        self._prepare(vectors.shape[1], vectors.device)
+        going = self.is_forgotten[labels].to(vectors.device)
+        for side, chosen in zip(self.sides, (going, ~going), strict=True):
+            side.update(vectors[chosen])
+        for number in labels.unique().tolist():
+            self.per_class[number].update(vectors[(labels == number).to(vectors.device)])
+
+    def score(self, vectors: Tensor, labels: Tensor) -> None:
+        """Take in other vectors, that say how well the first ones' linear probe reads; nothing is fitted afterwards."""
+        vectors = self._checked(vectors)
+        self._prepare(vectors.shape[1], vectors.device)
+        self._reader().score(vectors, labels)
+
+    def _checked(self, vectors: Tensor) -> Tensor:
+        vectors = vectors.double()
+        if not vectors.isfinite().all():
+            raise InputError(f"model: NaN or infinite inputs of {self.name}; allowed: finite activations")
+        return vectors
+
+    def _prepare(self, dimension: int, device: torch.device) -> None:
+        if not self.sides:
+            self.per_class = [Moments(dimension, device=device) for _ in range(self.classes)]
+            self.sides = [Moments(dimension, True, device) for _ in range(2)]
+
+    def _reader(self) -> "_Reader":
+        if self.reader is None:
+            # What processes found separately is put together once, between the rounds.
+            self.per_class, self.sides = [merged(one) for one in self.per_class], [merged(one) for one in self.sides]
+            _check_all_there(self.per_class)
+            prototypes = torch.stack([one.mean for one in self.per_class])
+            self.reader = _Reader(prototypes, self._within(prototypes), self.sides, self.is_forgotten)
+        return self.reader
+
+    def _within(self, prototypes: Tensor) -> Tensor:
+        """Covariance of the retained examples around their class means."""
+        retain = self.sides[1]
+        assert retain.scatter is not None
+        counts = torch.tensor([float(one.count) for one in self.per_class], dtype=torch.float64)
+        counts = counts.masked_fill(self.is_forgotten, 0).to(prototypes.device)
+        away = prototypes - retain.mean
+        return (retain.scatter - away.T @ (away * counts[:, None])) / retain.count
+
+    def summary(self) -> Summary:
+        """All that was found, over all processes, on the CPU.
+
+        Raises:
+            InputError: a class has no example.
+        """
+        reader = self._reader()
+        everything = Moments(len(self.sides[0].mean), True, self.sides[0].mean.device)
+        for side in self.sides:
+            everything.merge(side)
+        found = Summary(
+            reader.prototypes.cpu(),
+            self.forget,
+            _on_cpu(self.sides[1]),
+            _on_cpu(everything),
+            separability(total(reader.confusion)),
+            _shares(total(reader.routed)).cpu(),
+        )
+        return found
+
+
+class _Reader:
+    """Two linear probes, and what they said of examples that did not fit them.
+
+    One tells forgotten from retained examples; the other, which of the retained classes an example looks like (linear
+    discriminant analysis with equal priors).
+    """
+
+    def __init__(self, prototypes: Tensor, within: Tensor, sides: list[Moments], is_forgotten: Tensor):
+        self.prototypes, self.is_forgotten = prototypes, is_forgotten
+        self.direction, self.threshold = discriminant(*sides)
+        metric = shrunk(within, SHRINKAGE)
+        staying = prototypes[~is_forgotten]
+        self.slopes = torch.linalg.solve(metric, staying.T)
+        self.offsets = -(staying * self.slopes.T).sum(1) / 2
+        self.confusion = torch.zeros(2, 2, dtype=torch.float64, device=prototypes.device)
+        self.routed = torch.zeros(int(is_forgotten.sum()), len(staying), dtype=torch.float64, device=prototypes.device)
+
+    def score(self, vectors: Tensor, labels: Tensor) -> None:
+        said = (vectors @ self.direction > self.threshold).long()
+        going = self.is_forgotten[labels].to(vectors.device)
+        for truth in (0, 1):
+            self.confusion[truth] += torch.bincount(said[going == bool(truth)], minlength=2)
+        looks = (vectors[going] @ self.slopes + self.offsets).softmax(1)
+        place = self.is_forgotten.cumsum(0) - 1
+        self.routed.index_add_(0, place[labels].to(vectors.device)[going], looks)
+
+
+def shrunk(covariance: Tensor, share: float) -> Tensor:
+    """The covariance with a share of its mean variance added to the diagonal."""
+    ridge = share * covariance.diagonal().mean() + 1e-12
+    return covariance + ridge * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
+
+
+def _check_all_there(per_class: list[Moments]) -> None:
+    for number, moments in enumerate(per_class):
+        if not moments.count:
+            raise InputError(
+                f"data: class {number} has no calibration example; allowed: at least 1 of every class, or a larger "
+                "calibration"
+            )
+
+
+def _shares(routed: Tensor) -> Tensor:
+    """Rows that sum to 1; a class that was not scored goes to all retained ones alike."""
+    sums = routed.sum(1, keepdim=True)
+    return torch.where(sums > 0, routed / sums.clamp(min=1e-300), 1 / routed.shape[1])
+
+
+def _on_cpu(moments: Moments) -> Moments:
+    found = Moments(len(moments.mean))
+    found.count, found.mean = moments.count, moments.mean.cpu()
+    found.scatter = None if moments.scatter is None else moments.scatter.cpu()
+    return found
+
+
+def _some(moments: Moments, chosen: slice) -> Moments:
+    found = Moments(0)
+    assert moments.scatter is not None
+    found.count, found.mean, found.scatter = moments.count, moments.mean[chosen], moments.scatter[chosen, chosen]
+    return found
