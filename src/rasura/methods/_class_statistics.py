@@ -24,8 +24,8 @@ class Summary:
         retain: moments of the retained examples, with scatter.
         everything: moments of all examples, with scatter.
         separability: of forgotten from retained examples, 0..1, by a linear probe on examples left out of the rest.
-        routing: where a reader that knows the retained classes only puts the examples of each forgotten class, on
-            average: `[F, K - F]`, rows sum to 1.
+        routing: which retained class a reader that knows no other names for the examples of each forgotten class:
+            shares `[F, K - F]`, rows sum to 1.
     """
 
     prototypes: Tensor
@@ -109,7 +109,7 @@ class ClassStatistics:
         everything = Moments(len(self.sides[0].mean), True, self.sides[0].mean.device)
         for side in self.sides:
             everything.merge(side)
-        found = Summary(
+        return Summary(
             reader.prototypes.cpu(),
             self.forget,
             _on_cpu(self.sides[1]),
@@ -117,13 +117,12 @@ class ClassStatistics:
             separability(total(reader.confusion)),
             _shares(total(reader.routed)).cpu(),
         )
-        return found
 
 
 class _Reader:
     """Two linear probes, and what they said of examples that did not fit them.
 
-    One tells forgotten from retained examples; the other, which of the retained classes an example looks like (linear
+    One tells forgotten from retained examples; the other names the retained class that an example is most like (linear
     discriminant analysis with equal priors).
     """
 
@@ -142,9 +141,9 @@ class _Reader:
         going = self.is_forgotten[labels].to(vectors.device)
         for truth in (0, 1):
             self.confusion[truth] += torch.bincount(said[going == bool(truth)], minlength=2)
-        looks = (vectors[going] @ self.slopes + self.offsets).softmax(1)
-        place = self.is_forgotten.cumsum(0) - 1
-        self.routed.index_add_(0, place[labels].to(vectors.device)[going], looks)
+        answers = (vectors[going] @ self.slopes + self.offsets).argmax(1)
+        place = (self.is_forgotten.cumsum(0) - 1)[labels].to(vectors.device)[going]
+        self.routed.index_put_((place, answers), torch.ones_like(answers, dtype=torch.float64), accumulate=True)
 
 
 def shrunk(covariance: Tensor, share: float) -> Tensor:

@@ -9,7 +9,7 @@ from rasura.activations import Moments
 
 Depth = Literal["late", "probe", "probe*ramp", "probe^2", "constant"]
 RIDGE = 1e-3
-RISE, RISE_IN_STREAM = (0.5, 0.8), (0.25, 0.55)
+RISE, RISE_IN_STREAM = (0.6, 0.8), (0.3, 0.55)
 """Where "late" begins to rise from 0, and where it reaches 1, as shares of the maps before the head. In a transformer
 what an early map writes passes by all later ones to the head, so the rise begins earlier (measured)."""
 

@@ -104,16 +104,18 @@ def opened(sites: list[Site]) -> Iterator[None]:
 
     PyTorch's attention multiplies by that weight inside one function, so no hook sees its input.
     """
-    closed = [site for site in sites if site.point.side == "output"]
+    outputs = [site.module for site in sites if site.point.side == "output" and not site.skipped]
+    closed = [module for module in outputs if isinstance(module, nn.Linear)]
+    kept = [(module.weight, module.bias) for module in closed]
     try:
-        for site in closed:
-            site.module.weight = nn.Parameter(torch.eye(len(site.weight)).to(site.weight), requires_grad=False)
-            site.module.bias = None
+        for module in closed:
+            module.weight = nn.Parameter(torch.eye(len(module.weight)).to(module.weight), requires_grad=False)
+            module.register_parameter("bias", None)
         yield
     finally:
-        for site in closed:
-            site.module.weight = site.weight  # pyright: ignore[reportAttributeAccessIssue]
-            site.module.bias = site.bias
+        for module, (weight, bias) in zip(closed, kept, strict=True):
+            module.weight = weight
+            module.register_parameter("bias", bias)
 
 
 class _Seen:

@@ -1,0 +1,129 @@
+"""The two orders of closed-form edits: each map after the ones before it, or all by what the original model shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rasura.activations import Point, stream
+from rasura.data import Examples
+from rasura.errors import InputError
+from rasura.methods._class_statistics import ClassStatistics, Summary
+from rasura.methods._distributed import processes
+from rasura.methods._lockstep import lockstep
+from rasura.methods._norms import norms_of
+from rasura.methods._sites import Site
+from rasura.methods.contract import Problem
+
+HELD_OUT = 4
+"""Every fourth calibration example measures separability and routing; the others give means and scatter."""
+MICRO_BATCH = 128
+"""Examples that run together."""
+
+Visit = Callable[[Site, Summary, Tensor | None], dict[str, Any]]
+"""What is done at a map: given its statistics and, in sequence, this process's input vectors; returns the record."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """This process's calibration examples.
+
+    Attributes:
+        examples: forget and retain, mixed.
+        held_out: bool `[n]`, those that measure separability and routing.
+        size: how many all processes have.
+    """
+
+    examples: Examples
+    held_out: Tensor
+    size: int
+
+
+def calibration_of(problem: Problem, most: int) -> Calibration:
+    """Forget and retain examples, at most `most` of each, in a random order that mixes them, dealt to the processes."""
+    generator = torch.Generator().manual_seed(problem.seed)
+    forget, retain = (
+        examples.take(torch.randperm(len(examples), generator=generator)[:most])
+        for examples in (problem.forget, problem.retain)
+    )
+    labels, rows = torch.cat([forget.labels, retain.labels]), torch.cat([forget.rows, retain.rows])
+    joined = Examples(forget.source, labels, rows, forget.transform)
+    order = torch.randperm(len(joined), generator=generator)
+    number, count = processes()
+    if len(joined) < count:
+        raise InputError(f"data: {len(joined)} calibration examples for {count} processes; allowed: one each or more")
+    mine = torch.arange(number, len(joined), count)
+    return Calibration(joined.take(order[mine]), mine % HELD_OUT == 0, len(joined))
+
+
+def in_sequence(
+    model: nn.Module, sites: list[Site], problem: Problem, calibration: Calibration, visit: Visit, norms_too: bool
+) -> dict[str, dict[str, Any]]:
+    """Visit every map when all examples have arrived there, before they go on: one pass, all activations in memory.
+
+    Args:
+        norms_too: whether BatchNorms get the statistics of the retained examples on their way.
+
+    Returns:
+        The records by the maps' names.
+    """
+    open_sites, norms = _by_point(sites), norms_of(model) if norms_too else {}
+    labels, scored = calibration.examples.labels, calibration.held_out
+    forgotten = torch.tensor(problem.forget_classes)
+    arrived: list[Tensor] = []
+    records: dict[str, dict[str, Any]] = {}
+
+    def gather(point: Point, tensor: Tensor, labels_here: Tensor) -> None:
+        if point in norms:
+            norms[point].update(tensor[~torch.isin(labels_here, forgotten).to(tensor.device)])
+        else:
+            arrived.append(open_sites[point].vectors(tensor))
+
+    def act(point: Point) -> None:
+        if point in norms:
+            norms[point].apply()
+            return
+        site, vectors = open_sites[point], torch.cat(arrived)
+        arrived.clear()
+        statistics = _statistics(site, problem)
+        statistics.fit(vectors[~scored.to(vectors.device)], labels[~scored])
+        statistics.score(vectors[scored.to(vectors.device)], labels[scored])
+        records[site.name] = visit(site, statistics.summary(), vectors)
+
+    def resume(point: Point, tensor: Tensor) -> Tensor | None:
+        return open_sites[point].resumed(tensor) if point in open_sites else None
+
+    points = [*norms, *open_sites]
+    lockstep(model, calibration.examples, points, gather, act, resume, MICRO_BATCH, problem.progress, "projecting")
+    return records
+
+
+def in_one_shot(
+    model: nn.Module, sites: list[Site], problem: Problem, calibration: Calibration, visit: Visit
+) -> dict[str, dict[str, Any]]:
+    """Read the original model at every map, then visit all; memory for one batch. The records by the maps' names."""
+    open_sites = _by_point(sites)
+    statistics = {point: _statistics(site, problem) for point, site in open_sites.items()}
+
+    def fit(point: Point, tensor: Tensor, labels: Tensor) -> Tensor | None:
+        statistics[point].fit(open_sites[point].vectors(tensor), labels)
+        return open_sites[point].resumed(tensor)
+
+    def score(point: Point, tensor: Tensor, labels: Tensor) -> Tensor | None:
+        statistics[point].score(open_sites[point].vectors(tensor), labels)
+        return open_sites[point].resumed(tensor)
+
+    for receive, held_out, label in ((fit, False, "prototypes"), (score, True, "probes")):
+        examples = calibration.examples.take(calibration.held_out == held_out)
+        stream(model, examples, list(open_sites), receive, MICRO_BATCH, progress=problem.progress, label=label)
+    return {site.name: visit(site, statistics[point].summary(), None) for point, site in open_sites.items()}
+
+
+def _by_point(sites: list[Site]) -> dict[Point, Site]:
+    return {site.point: site for site in sites if not site.skipped}
+
+
+def _statistics(site: Site, problem: Problem) -> ClassStatistics:
+    return ClassStatistics(site.name, problem.classes, torch.tensor(problem.forget_classes))
