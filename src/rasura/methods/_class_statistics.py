@@ -42,9 +42,9 @@ class Summary:
 
 
 class ClassStatistics:
-    """Streamed statistics of vectors `[n, d]` with labels, in two rounds over disjoint examples: `fit`, then `score`.
+    """Streamed statistics of vectors `[n, d]` with labels over disjoint examples: `fit`, `settle`, `score`, `summary`.
 
-    All of it adds up: over batches, and over processes.
+    All of it adds up over batches and over processes, which settle together.
     """
 
     def __init__(self, name: str, classes: int, forget: Tensor):
@@ -57,38 +57,36 @@ class ClassStatistics:
     def fit(self, vectors: Tensor, labels: Tensor) -> None:
         """Take in vectors that give means and scatter."""
         vectors = self._checked(vectors)
-        self._prepare(vectors.shape[1], vectors.device)
+        if not self.sides:
+            self.per_class = [Moments(vectors.shape[1], device=vectors.device) for _ in range(self.classes)]
+            self.sides = [Moments(vectors.shape[1], True, vectors.device) for _ in range(2)]
         going = self.is_forgotten[labels].to(vectors.device)
         for side, chosen in zip(self.sides, (going, ~going), strict=True):
             side.update(vectors[chosen])
         for number in labels.unique().tolist():
             self.per_class[number].update(vectors[(labels == number).to(vectors.device)])
 
+    def settle(self) -> None:
+        """Make linear readers of what all processes have fitted.
+
+        Raises:
+            InputError: a class has no example.
+        """
+        self.per_class, self.sides = [merged(one) for one in self.per_class], [merged(one) for one in self.sides]
+        _check_all_there(self.per_class)
+        prototypes = torch.stack([one.mean for one in self.per_class])
+        self.reader = _Reader(prototypes, self._within(prototypes), self.sides, self.is_forgotten)
+
     def score(self, vectors: Tensor, labels: Tensor) -> None:
-        """Take in other vectors, that say how well the first ones' linear probe reads; nothing is fitted afterwards."""
-        vectors = self._checked(vectors)
-        self._prepare(vectors.shape[1], vectors.device)
-        self._reader().score(vectors, labels)
+        """Take in other vectors, of which the readers say what they are."""
+        assert self.reader is not None
+        self.reader.score(self._checked(vectors), labels)
 
     def _checked(self, vectors: Tensor) -> Tensor:
         vectors = vectors.double()
         if not vectors.isfinite().all():
             raise InputError(f"model: NaN or infinite inputs of {self.name}; allowed: finite activations")
         return vectors
-
-    def _prepare(self, dimension: int, device: torch.device) -> None:
-        if not self.sides:
-            self.per_class = [Moments(dimension, device=device) for _ in range(self.classes)]
-            self.sides = [Moments(dimension, True, device) for _ in range(2)]
-
-    def _reader(self) -> "_Reader":
-        if self.reader is None:
-            # What processes found separately is put together once, between the rounds.
-            self.per_class, self.sides = [merged(one) for one in self.per_class], [merged(one) for one in self.sides]
-            _check_all_there(self.per_class)
-            prototypes = torch.stack([one.mean for one in self.per_class])
-            self.reader = _Reader(prototypes, self._within(prototypes), self.sides, self.is_forgotten)
-        return self.reader
 
     def _within(self, prototypes: Tensor) -> Tensor:
         """Covariance of the retained examples around their class means."""
@@ -100,12 +98,9 @@ class ClassStatistics:
         return (retain.scatter - away.T @ (away * counts[:, None])) / retain.count
 
     def summary(self) -> Summary:
-        """All that was found, over all processes, on the CPU.
-
-        Raises:
-            InputError: a class has no example.
-        """
-        reader = self._reader()
+        """All that was found, over all processes, on the CPU."""
+        reader = self.reader
+        assert reader is not None
         everything = Moments(len(self.sides[0].mean), True, self.sides[0].mean.device)
         for side in self.sides:
             everything.merge(side)

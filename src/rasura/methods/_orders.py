@@ -52,9 +52,11 @@ def calibration_of(problem: Problem, most: int) -> Calibration:
     joined = Examples(forget.source, labels, rows, forget.transform)
     order = torch.randperm(len(joined), generator=generator)
     number, count = processes()
-    if len(joined) < count:
-        raise InputError(f"data: {len(joined)} calibration examples for {count} processes; allowed: one each or more")
-    mine = torch.arange(number, len(joined), count)
+    if len(joined) < HELD_OUT * count:
+        raise InputError(
+            f"data: {len(joined)} calibration examples; allowed: {HELD_OUT * count}, {HELD_OUT} per process"
+        )
+    mine = torch.arange(len(joined)).tensor_split(count)[number]
     return Calibration(joined.take(order[mine]), mine % HELD_OUT == 0, len(joined))
 
 
@@ -89,6 +91,7 @@ def in_sequence(
         arrived.clear()
         statistics = _statistics(site, problem)
         statistics.fit(vectors[~scored.to(vectors.device)], labels[~scored])
+        statistics.settle()
         statistics.score(vectors[scored.to(vectors.device)], labels[scored])
         records[site.name] = visit(site, statistics.summary(), vectors)
 
@@ -115,9 +118,12 @@ def in_one_shot(
         statistics[point].score(open_sites[point].vectors(tensor), labels)
         return open_sites[point].resumed(tensor)
 
-    for receive, held_out, label in ((fit, False, "prototypes"), (score, True, "probes")):
-        examples = calibration.examples.take(calibration.held_out == held_out)
-        stream(model, examples, list(open_sites), receive, MICRO_BATCH, progress=problem.progress, label=label)
+    parts, progress = calibration.examples.take, problem.progress
+    points, scored = list(open_sites), calibration.held_out
+    stream(model, parts(~scored), points, fit, MICRO_BATCH, progress=progress, label="prototypes")
+    for one in statistics.values():
+        one.settle()
+    stream(model, parts(scored), points, score, MICRO_BATCH, progress=progress, label="probes")
     return {site.name: visit(site, statistics[point].summary(), None) for point, site in open_sites.items()}
 
 

@@ -88,12 +88,12 @@ def find_sites(model: nn.Module, inputs: Inputs) -> list[Site]:
         module = model.get_submodule(name)
         kinds = _attention(name, module, seen) if isinstance(module, nn.MultiheadAttention) else [_plain(name, module)]
         for part, point, owner, weight, reason in kinds:
+            pool = _pool(module, seen, name, batch)
             if not reason:
-                reason = _reason(owner, weight, batch, seen, name, owners.get(id(weight)))
+                reason = _reason(owner, weight, batch, seen, name, pool, owners.get(id(weight)))
             owners.setdefault(id(weight), part)
             groups: Any = getattr(module, "groups", 1)
             bias: Any = owner.in_proj_bias if isinstance(owner, nn.MultiheadAttention) else owner.bias
-            pool = _pool(module, seen, name)
             sites.append(Site(part, point, owner, weight, bias, groups, pool, norms.get(name, ""), reason))
     return sites
 
@@ -195,7 +195,7 @@ def _attention(name: str, module: nn.MultiheadAttention, seen: _Seen) -> list[tu
     ]
 
 
-def _reason(owner: nn.Module, weight: Any, batch: int, seen: _Seen, name: str, holder: str | None) -> str:
+def _reason(owner: nn.Module, weight: Any, batch: int, seen: _Seen, name: str, pool: Pool, holder: str | None) -> str:
     """Why a map cannot be edited; empty if it can."""
     if not isinstance(weight, nn.Parameter):
         return "its weight is computed from other parameters"
@@ -204,22 +204,23 @@ def _reason(owner: nn.Module, weight: Any, batch: int, seen: _Seen, name: str, h
     if seen.calls[name] > 1:
         return f"it runs {seen.calls[name]} times in one pass"
     shape = seen.shapes[name]
-    if batch not in (shape[:2] if isinstance(owner, nn.MultiheadAttention) else shape[:1]):
+    if shape[1 if pool == "tokens first" else 0] != batch:
         return f"its inputs {tuple(shape)} are not one per example"
     groups = getattr(owner, "groups", 1)
     if groups > 1 and weight.shape[1] == 1:
         return "depthwise convolution: a group of one channel has no direction to lose"
-    features = shape[1] if isinstance(owner, nn.modules.conv._ConvNd) else shape[-1]
+    features = shape[1] if pool == "maps" else shape[-1]
     if features > MOST_FEATURES:
         return f"inputs of {features} features; at most {MOST_FEATURES}"
     return ""
 
 
-def _pool(module: nn.Module, seen: _Seen, name: str) -> Pool:
+def _pool(module: nn.Module, seen: _Seen, name: str, batch: int) -> Pool:
+    shape = seen.shapes[name]
     if isinstance(module, nn.modules.conv._ConvNd):
         return "maps"
-    if len(seen.shapes[name]) == 2:
+    if len(shape) == 2:
         return "vectors"
-    if isinstance(module, nn.MultiheadAttention) and not module.batch_first and len(seen.shapes[name]) == 3:
+    if len(shape) == 3 and shape[0] != batch == shape[1]:
         return "tokens first"
-    return "first token" if seen.class_token and len(seen.shapes[name]) == 3 else "tokens"
+    return "first token" if seen.class_token and len(shape) == 3 else "tokens"

@@ -156,6 +156,8 @@ class Damp:
         rank = max(one.rank for one in erasures)
         if not rank:
             return record | {"skipped": "nothing sets the class apart from its target here"}
+        if rank == width:
+            return record | {"skipped": f"{rank} directions would fill its input space"}
         removed, shift = erase(site, erasures, strength)
         kept = absorb(model, site, shift) if self.bias == "preserve-mean" else ""
         return record | {"edit": "project", "rank": rank, "removed": removed, "mean": kept}
