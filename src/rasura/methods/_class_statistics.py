@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rasura.activations import Moments
 from rasura.errors import InputError
-from rasura.methods._depth import discriminant, separability
+from rasura.methods._depth import discriminant, separability, solved
 from rasura.methods._distributed import merged, total
 
 SHRINKAGE = 0.1
@@ -21,8 +21,8 @@ class Summary:
     Attributes:
         prototypes: mean of each class, `[K, d]`.
         forget: numbers of the forgotten classes, `[F]`.
+        going: moments of the forgotten examples, with scatter.
         retain: moments of the retained examples, with scatter.
-        everything: moments of all examples, with scatter.
         separability: of forgotten from retained examples, 0..1, by a linear probe on examples left out of the rest.
         routing: which retained class a reader that knows no other names for the examples of each forgotten class:
             shares `[F, K - F]`, rows sum to 1.
@@ -30,15 +30,23 @@ class Summary:
 
     prototypes: Tensor
     forget: Tensor
+    going: Moments
     retain: Moments
-    everything: Moments
     separability: float
     routing: Tensor
 
+    @property
+    def everything(self) -> Moments:
+        """Moments of all examples, with scatter."""
+        found = Moments(len(self.retain.mean), scatter=True)
+        found.merge(self.going)
+        found.merge(self.retain)
+        return found
+
     def channels(self, chosen: slice) -> "Summary":
         """The same for some of the features."""
-        parts = {name: _some(getattr(self, name), chosen) for name in ("retain", "everything")}
-        return replace(self, prototypes=self.prototypes[:, chosen], **parts)
+        going, retain = (_some(moments, chosen) for moments in (self.going, self.retain))
+        return replace(self, prototypes=self.prototypes[:, chosen], going=going, retain=retain)
 
 
 class ClassStatistics:
@@ -50,7 +58,7 @@ class ClassStatistics:
     def __init__(self, name: str, classes: int, forget: Tensor):
         self.name, self.classes, self.forget = name, classes, forget
         self.is_forgotten = torch.isin(torch.arange(classes), forget)
-        self.per_class: list[Moments] = []
+        self.counts = self.sums = torch.empty(0)
         self.sides: list[Moments] = []
         self.reader: _Reader | None = None
 
@@ -58,13 +66,14 @@ class ClassStatistics:
         """Take in vectors that give means and scatter."""
         vectors = self._checked(vectors)
         if not self.sides:
-            self.per_class = [Moments(vectors.shape[1], device=vectors.device) for _ in range(self.classes)]
+            self.counts, self.sums = vectors.new_zeros(self.classes), vectors.new_zeros(self.classes, vectors.shape[1])
             self.sides = [Moments(vectors.shape[1], True, vectors.device) for _ in range(2)]
         going = self.is_forgotten[labels].to(vectors.device)
         for side, chosen in zip(self.sides, (going, ~going), strict=True):
             side.update(vectors[chosen])
-        for number in labels.unique().tolist():
-            self.per_class[number].update(vectors[(labels == number).to(vectors.device)])
+        labels = labels.to(vectors.device)
+        self.counts.index_add_(0, labels, torch.ones_like(vectors[:, 0]))
+        self.sums.index_add_(0, labels, vectors)
 
     def settle(self) -> None:
         """Make linear readers of what all processes have fitted.
@@ -72,10 +81,16 @@ class ClassStatistics:
         Raises:
             InputError: a class has no example.
         """
-        self.per_class, self.sides = [merged(one) for one in self.per_class], [merged(one) for one in self.sides]
-        _check_all_there(self.per_class)
-        prototypes = torch.stack([one.mean for one in self.per_class])
+        self.counts, self.sums = total(self.counts), total(self.sums)
+        self.sides = [merged(one) for one in self.sides]
+        _check_all_there(self.counts)
+        prototypes = self.sums / self.counts[:, None]
         self.reader = _Reader(prototypes, self._within(prototypes), self.sides, self.is_forgotten)
+
+    @property
+    def settled(self) -> bool:
+        """Whether fitting is over."""
+        return self.reader is not None
 
     def score(self, vectors: Tensor, labels: Tensor) -> None:
         """Take in other vectors, of which the readers say what they are."""
@@ -84,7 +99,7 @@ class ClassStatistics:
 
     def _checked(self, vectors: Tensor) -> Tensor:
         vectors = vectors.double()
-        if not vectors.isfinite().all():
+        if not vectors.sum().isfinite():  # what is NaN or infinite once stays so
             raise InputError(f"model: NaN or infinite inputs of {self.name}; allowed: finite activations")
         return vectors
 
@@ -92,8 +107,7 @@ class ClassStatistics:
         """Covariance of the retained examples around their class means."""
         retain = self.sides[1]
         assert retain.scatter is not None
-        counts = torch.tensor([float(one.count) for one in self.per_class], dtype=torch.float64)
-        counts = counts.masked_fill(self.is_forgotten, 0).to(prototypes.device)
+        counts = self.counts.masked_fill(self.is_forgotten.to(self.counts.device), 0)
         away = prototypes - retain.mean
         return (retain.scatter - away.T @ (away * counts[:, None])) / retain.count
 
@@ -101,16 +115,10 @@ class ClassStatistics:
         """All that was found, over all processes, on the CPU."""
         reader = self.reader
         assert reader is not None
-        everything = Moments(len(self.sides[0].mean), True, self.sides[0].mean.device)
-        for side in self.sides:
-            everything.merge(side)
+        going, retain = (_on_cpu(side) for side in self.sides)
+        routing = _shares(total(reader.routed)).cpu()
         return Summary(
-            reader.prototypes.cpu(),
-            self.forget,
-            _on_cpu(self.sides[1]),
-            _on_cpu(everything),
-            separability(total(reader.confusion)),
-            _shares(total(reader.routed)).cpu(),
+            reader.prototypes.cpu(), self.forget, going, retain, separability(total(reader.confusion)), routing
         )
 
 
@@ -126,7 +134,7 @@ class _Reader:
         self.direction, self.threshold = discriminant(*sides)
         metric = shrunk(within, SHRINKAGE)
         staying = prototypes[~is_forgotten]
-        self.slopes = torch.linalg.solve(metric, staying.T)
+        self.slopes = solved(metric, staying.T)
         self.offsets = -(staying * self.slopes.T).sum(1) / 2
         self.confusion = torch.zeros(2, 2, dtype=torch.float64, device=prototypes.device)
         self.routed = torch.zeros(int(is_forgotten.sum()), len(staying), dtype=torch.float64, device=prototypes.device)
@@ -147,13 +155,13 @@ def shrunk(covariance: Tensor, share: float) -> Tensor:
     return covariance + ridge * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
 
 
-def _check_all_there(per_class: list[Moments]) -> None:
-    for number, moments in enumerate(per_class):
-        if not moments.count:
-            raise InputError(
-                f"data: class {number} has no calibration example; allowed: at least 1 of every class, or a larger "
-                "calibration"
-            )
+def _check_all_there(counts: Tensor) -> None:
+    missing = (counts == 0).nonzero()[:, 0].tolist()
+    if missing:
+        raise InputError(
+            f"data: class {missing[0]} has no calibration example; allowed: at least 1 of every class, or a larger "
+            "calibration"
+        )
 
 
 def _shares(routed: Tensor) -> Tensor:

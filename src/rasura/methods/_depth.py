@@ -46,8 +46,13 @@ def discriminant(forget: Moments, retain: Moments) -> tuple[Tensor, Tensor]:
     within = forget.covariance + retain.covariance
     ridge = RIDGE * within.diagonal().mean() + 1e-12
     within = within + ridge * torch.eye(len(within), dtype=within.dtype, device=within.device)
-    direction = torch.linalg.solve(within, forget.mean - retain.mean)
+    direction = solved(within, (forget.mean - retain.mean).unsqueeze(1))[:, 0]
     return direction, direction @ (forget.mean + retain.mean) / 2
+
+
+def solved(metric: Tensor, right: Tensor) -> Tensor:
+    """X of `metric` X = `right` `[d, n]`, for a positive definite metric: half the work of a general solver."""
+    return torch.cholesky_solve(right, torch.linalg.cholesky(metric))
 
 
 def separability(confusion: Tensor) -> float:

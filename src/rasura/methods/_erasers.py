@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rasura.methods._class_statistics import Summary, shrunk
+from rasura.methods._depth import solved
 
 Eraser = Literal["oblique", "orthogonal", "leace"]
 
@@ -47,7 +48,7 @@ def oblique(basis: Tensor, metric: Tensor, centre: Tensor) -> Erasure:
         metric: S, `[d, d]`, positive definite.
         centre: `[d]`.
     """
-    reading = torch.linalg.solve(metric, basis)
+    reading = solved(metric, basis)
     return Erasure(basis, torch.linalg.solve(basis.T @ reading, reading.T).T, centre)
 
 

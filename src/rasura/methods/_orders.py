@@ -16,11 +16,14 @@ from rasura.methods._lockstep import lockstep
 from rasura.methods._norms import norms_of
 from rasura.methods._sites import Site
 from rasura.methods.contract import Problem
+from rasura.models import device_of
 
 HELD_OUT = 4
 """Every fourth calibration example measures separability and routing; the others give means and scatter."""
-MICRO_BATCH = 128
-"""Examples that run together."""
+MICRO_BATCH, ON_GPU = 64, 256
+"""Examples that run together: few, so that a micro-batch finds its activations in the cache when its turn comes."""
+PORTION = 1024
+"""Vectors that are taken in together where they are streamed: few large products cost less than many small ones."""
 
 Visit = Callable[[Site, Summary, Tensor | None], dict[str, Any]]
 """What is done at a map: given its statistics and, in sequence, this process's input vectors; returns the record."""
@@ -98,8 +101,8 @@ def in_sequence(
     def resume(point: Point, tensor: Tensor) -> Tensor | None:
         return open_sites[point].resumed(tensor) if point in open_sites else None
 
-    points = [*norms, *open_sites]
-    lockstep(model, calibration.examples, points, gather, act, resume, MICRO_BATCH, problem.progress, "projecting")
+    points, size = [*norms, *open_sites], _batch_size(model)
+    lockstep(model, calibration.examples, points, gather, act, resume, size, problem.progress, "projecting")
     return records
 
 
@@ -110,21 +113,35 @@ def in_one_shot(
     open_sites = _by_point(sites)
     statistics = {point: _statistics(site, problem) for point, site in open_sites.items()}
 
-    def fit(point: Point, tensor: Tensor, labels: Tensor) -> Tensor | None:
-        statistics[point].fit(open_sites[point].vectors(tensor), labels)
+    waiting: dict[Point, list[tuple[Tensor, Tensor]]] = {point: [] for point in open_sites}
+
+    def receive(point: Point, tensor: Tensor, labels: Tensor) -> Tensor | None:
+        waiting[point].append((open_sites[point].vectors(tensor), labels))
+        if sum(len(some) for _, some in waiting[point]) >= PORTION:
+            hand_on(point)
         return open_sites[point].resumed(tensor)
 
-    def score(point: Point, tensor: Tensor, labels: Tensor) -> Tensor | None:
-        statistics[point].score(open_sites[point].vectors(tensor), labels)
-        return open_sites[point].resumed(tensor)
+    def hand_on(point: Point) -> None:
+        if waiting[point]:
+            vectors, labels = zip(*waiting[point], strict=True)
+            take = statistics[point].score if statistics[point].settled else statistics[point].fit
+            take(torch.cat(vectors), torch.cat(labels))
+            waiting[point].clear()
 
     parts, progress = calibration.examples.take, problem.progress
-    points, scored = list(open_sites), calibration.held_out
-    stream(model, parts(~scored), points, fit, MICRO_BATCH, progress=progress, label="prototypes")
-    for one in statistics.values():
+    points, scored, size = list(open_sites), calibration.held_out, _batch_size(model)
+    stream(model, parts(~scored), points, receive, size, progress=progress, label="prototypes")
+    for point, one in statistics.items():
+        hand_on(point)
         one.settle()
-    stream(model, parts(scored), points, score, MICRO_BATCH, progress=progress, label="probes")
+    stream(model, parts(scored), points, receive, size, progress=progress, label="probes")
+    for point in points:
+        hand_on(point)
     return {site.name: visit(site, statistics[point].summary(), None) for point, site in open_sites.items()}
+
+
+def _batch_size(model: nn.Module) -> int:
+    return ON_GPU if device_of(model).type == "cuda" else MICRO_BATCH
 
 
 def _by_point(sites: list[Site]) -> dict[Point, Site]:

@@ -86,7 +86,7 @@ class Damp:
     residual: Residual = "routed"
     energy: float = 0.95
     eraser: Eraser = "oblique"
-    ridge: float = 0.1
+    ridge: float = 0.01
     depth: Depth = "late"
     alpha: float = 1.0
     order: Order = "sequential"
@@ -151,8 +151,8 @@ class Damp:
             early = "too early in the net" if self.depth == "late" else "the class cannot be told apart here"
             return record | {"skipped": early}
         width = summary.prototypes.shape[1] // site.groups
-        parts = [summary.channels(slice(k * width, (k + 1) * width)) for k in range(site.groups)]
-        erasures = [self._erasure(part) for part in parts]
+        groups = [slice(k * width, (k + 1) * width) for k in range(site.groups)]
+        erasures = [self._erasure(summary.channels(group)) for group in groups]
         rank = max(one.rank for one in erasures)
         if not rank:
             return record | {"skipped": "nothing sets the class apart from its target here"}
