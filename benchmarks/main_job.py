@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rasura.finding import versions
+from rasura.contents import versions
 from rasura.runs import machine
 
 

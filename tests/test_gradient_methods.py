@@ -15,7 +15,6 @@ from rasura.data import Examples, examples_from
 from rasura.methods import _losses as losses
 from rasura.methods._blocks import last_blocks
 from rasura.methods._examples import joined, other_labels
-from rasura.methods._fresh import reinitialised
 from rasura.methods.bad_teacher import BadTeacher
 from rasura.methods.boundary_shrink import BoundaryShrink, nearest_classes
 from rasura.methods.catastrophic_forgetting_k import CatastrophicForgettingK
@@ -28,6 +27,7 @@ from rasura.methods.random_relabel import RandomRelabel
 from rasura.methods.salun import Salun, most_salient, saliency
 from rasura.methods.scrub import Scrub
 from rasura.methods.unsir import Noise, Opposed, Unsir
+from rasura.models import reinitialised
 from rasura.testing import small_problem
 from rasura.training import Batch
 

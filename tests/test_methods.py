@@ -28,14 +28,13 @@ from rasura import (
     predict,
 )
 from rasura.data import Examples, examples_from
-from rasura.methods._fresh import reinitialised
 from rasura.methods.bias_shift import BiasShift
 from rasura.methods.contract import name_of
 from rasura.methods.damp import Damp
 from rasura.methods.finetune import Finetune
 from rasura.methods.logit_mask import LogitMask
 from rasura.methods.retrain import Retrain
-from rasura.models import card_of, with_card
+from rasura.models import card_of, reinitialised, with_card
 from rasura.testing import check_method, small_problem
 
 VIT = "vit,patch=2,width=16,depth=2"

@@ -1,168 +1,30 @@
 """The report: every number of `verdict.json` on the page, nothing from it as markup, nothing from elsewhere."""
 
 import ast
-import base64
 import copy
 import functools
-import io
 import re
+import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 import rasura.report
 from rasura.auditing import VERDICTS
 from rasura.errors import InputError
 from rasura.report import page
-from rasura.report.page import _NEXT
+from rasura.report.wording import NEXT
 
-REFERENCES = ("reference 1", "reference 2", "reference 3")
-
-
-def picture() -> str:
-    """A data URI as `rasura.finding` writes it."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def estimate(point: float, half: float = 0.02) -> dict[str, float]:
-    return {"point": point, "low": round(point - half, 5), "high": round(point + half, 5)}
-
-
-def comparison(decoder: str, layer: str, model: float, shots: int = 0, **changes: Any) -> dict[str, Any]:
-    """A model between an original at 0.9012 and references around a third of the model's score."""
-    references = [round(model / 3 + step, 5) for step in (-0.0123, 0.0, 0.0234)]
-    mean = round(sum(references) / 3, 5)
-    made = {
-        "decoder": decoder,
-        "layer": layer,
-        "shots": shots,
-        "original": 0.9012,
-        "model": model,
-        "references": references,
-        "reference_summary": {"mean": mean, "spread": 0.018, "low": min(references), "high": max(references)},
-        "excess": estimate(model - mean, 0.031),
-        "gap": estimate(0.9012 - mean, 0.027),
-        "margin": 0.0567,
-        "equivalence_margin": 0.0321,
-        "resolved": True,
-        "residual_index": 0.4321,
-        "primary": False,
-        "above": False,
-        "below": False,
-    }
-    return made | changes
-
-
-def provenance(method: str | None = None) -> dict[str, Any]:
-    history = [{"method": method, "settings": {"energy": 0.987}, "request": {"forget": "cat", "classes": [1]}}]
-    return {
-        "type": "Net",
-        "architecture": "tinynet",
-        "parameters": 12345,
-        "trained_on": "pets",
-        "training": {"recipe": {"epochs": 7}, "seed": 11, "without": []},
-        "history": history if method else [],
-    }
-
-
-def finding(**changes: Any) -> dict[str, Any]:
-    """What `verdict.json` holds after an audit with three references; `changes` replace its top-level entries."""
-    classes = ["dog", "cat", "wolf", "fox"]
-    shares = {
-        "model": [0.5123, 0.0, 0.3877, 0.1],
-        "original": [0.02, 0.9, 0.05, 0.03],
-        "reference 1": [0.6, 0.0, 0.3, 0.1],
-        "reference 2": [0.6123, 0.0, 0.2877, 0.1],
-        "reference 3": [0.64, 0.0, 0.26, 0.1],
-    }
-    outputs = {
-        role: {
-            "forget": estimate(0.9012 if role == "original" else 0.0456),
-            "retain": estimate(round(0.8765 + number / 1000, 5)),
-            "per_class": [0.81 + number / 100, 0.0, 0.92, 0.87],
-        }
-        for number, role in enumerate(shares)
-    }
-    made = {
-        "format": 1,
-        "name": "damp",
-        "verdict": "MASKED",
-        "where": "bias",
-        "reason": "Refitting one bias per class brings the class back.",
-        "qualifiers": [],
-        "goal": "retrain-equivalent",
-        "request": {"forget": "cat", "classes": [1]},
-        "data": {"name": "pets", "classes": classes, "held_out": 4000, "held_out_forget": 1000, "overlap_left_out": 5},
-        "gates": [
-            {
-                "name": "the original knows the class",
-                "passed": True,
-                "found": "forget accuracy 90.1%",
-                "allowed": "at least 30%",
-                "remedy": "give the model that was trained with the class",
-            }
-        ],
-        "outputs": outputs,
-        "comparisons": [
-            comparison("output", "output", 0.0456),
-            comparison("linear", "layer1", 0.3345),
-            comparison("linear", "head input", 0.7654, primary=True, below=True),
-            *[comparison("few-shot", "head input", 0.1 + shots / 200, shots) for shots in (1, 2, 5, 10)],
-            comparison("few-shot", "head input", 0.777),
-            comparison("few-shot area", "head input", 0.2468, primary=True, above=True),
-            comparison("unwrapped", "output", 0.1357),
-            comparison("bias", "output", 0.8642, above=True),
-            comparison("head swap", "head input", 0.5791, resolved=False, residual_index=None),
-        ],
-        "retain": [
-            comparison("output", "output", 0.8765, original=0.8775),
-            comparison("linear", "head input", 0.8111),
-        ],
-        "routing": {"shares": shares, "distance": 0.1234, "band": 0.1012, "outside": True},
-        "pictures": [
-            {
-                "example": example,
-                "label": "cat",
-                "image": picture(),
-                "answers": {"model": "dog", "original": "cat"} | dict.fromkeys(REFERENCES, "wolf"),
-            }
-            for example in (17, 23, 42)
-        ],
-        "models": {"model": provenance("damp"), "original": provenance()}
-        | dict.fromkeys(REFERENCES, provenance("retrain")),
-        "settings": {"seed": 3},
-        "versions": {"rasura": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "python": "3.11.7"},
-        "seconds": 16.59,
-    }
-    return copy.deepcopy(made | changes)
-
-
-def without_references() -> dict[str, Any]:
-    """What an audit finds that was given the original and the model only."""
-    made = finding(
-        verdict="INCONCLUSIVE",
-        where="",
-        qualifiers=["provisional"],
-        reason="No retrained model was given.",
-        comparisons=[],
-        retain=[],
-    )
-    for role in REFERENCES:
-        del made["outputs"][role], made["models"][role], made["routing"]["shares"][role]
-        for one in made["pictures"]:
-            del one["answers"][role]
-    made["routing"] |= {"distance": None, "band": None, "outside": False}
-    return made
+SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
+finding, full_finding, sample_finding = (SAMPLES[name] for name in ("finding", "full_finding", "sample_finding"))
+comparison, picture, without_references = (SAMPLES[name] for name in ("comparison", "picture", "without_references"))
+REFERENCES = SAMPLES["REFERENCES"]
 
 
 class Reader(HTMLParser):
@@ -231,7 +93,7 @@ def points(share: float) -> str:
 def test_every_number_of_the_table(label: str, number: int, part: str, at: int) -> None:
     made = finding()
     one = made[part][at]
-    _, original, model, retrained, _, over, margin, mark = Reader(page([made])).row(label, number)
+    _, _, model, retrained, original, over, margin, mark = Reader(page([made])).row(label, number)
     summary, excess = one["reference_summary"], one["excess"]
     assert original.startswith(percent(one["original"]))
     assert model.startswith(percent(one["model"]))
@@ -245,7 +107,7 @@ def test_accuracies_have_their_own_intervals() -> None:
     made = finding()
     read = Reader(page([made]))
     for label, part in (("Forget accuracy", "forget"), ("Retain accuracy", "retain")):
-        for cell, role in zip(read.row(label)[1:3], ("original", "model"), strict=True):
+        for cell, role in zip(read.row(label)[2:5:2], ("model", "original"), strict=True):
             own = made["outputs"][role][part]
             assert cell == f"{percent(own['point'])} {percent(own['low'])} to {percent(own['high'])}"
 
@@ -292,13 +154,13 @@ def test_provenance_gates_and_request_are_there() -> None:
 def test_verdict_reason_meaning_and_advice(verdict: str) -> None:
     read = Reader(page([finding(verdict=verdict, qualifiers=["provisional"], reason="Because of this.")]))
     meaning = VERDICTS[verdict]
-    for part in (verdict, "Because of this.", meaning[1:], "provisional", _NEXT[verdict], "What this does not show"):
+    for part in (verdict, "Because of this.", meaning[1:], "provisional", NEXT[verdict], "What this does not show"):
         assert part in read.text
     assert f"icon-{verdict.lower().replace(' ', '-')}" in read.ids()
 
 
 def test_advice_for_every_verdict() -> None:
-    assert _NEXT.keys() == VERDICTS.keys()
+    assert NEXT.keys() == VERDICTS.keys()
 
 
 NASTY = [
@@ -333,7 +195,7 @@ def usual_tags() -> set[str]:
     return set(Reader(page([finding()])).tags)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.text(max_size=40))
 def test_any_name_can_be_drawn(name: str) -> None:
     made = finding()
@@ -376,26 +238,30 @@ def test_ids_are_unique_and_labels_lead_somewhere() -> None:
             assert (value or "").removeprefix("#") in read.ids()
 
 
+def figures(text: str) -> list[ElementTree.Element]:
+    """The drawings with a description, parsed as XML."""
+    found = re.findall(r"<svg viewBox.*?</svg>", text, flags=re.DOTALL)
+    return [ElementTree.fromstring(figure) for figure in found if "<desc" in figure]
+
+
 def test_every_figure_is_sound_and_says_what_it_shows() -> None:
-    figures = re.findall(r"<svg viewBox.*?</svg>", page([finding()]), flags=re.DOTALL)
-    drawn = [ElementTree.fromstring(figure) for figure in figures if "<desc" in figure]
-    assert len(drawn) == 4
+    drawn = figures(page([finding()]))
+    assert len(drawn) == 3
     spoken = ["".join(figure.find("desc").itertext()) for figure in drawn]  # pyright: ignore[reportOptionalMemberAccess]
     assert "layer1: this model 33.5%" in spoken[0]
     assert "10: this model 15.0%" in spoken[1] and "all: this model 77.7%" in spoken[1]
-    assert "bias: this model 86.4%" in spoken[2]
-    assert "dog: this model 51.2%" in spoken[3]
+    assert "dog: this model 51.2%" in spoken[2]
 
 
 def test_without_references_it_says_what_is_missing() -> None:
     text = page([without_references()])
     read = Reader(text)
     assert "No retrained model was given. Missing here: linear probes" in read.text
-    assert "layer by layer, with few labels, after a cheap change" in read.text
+    assert "Not measured here: recovery ladder, what decoders read" in read.text
     assert "Its distance from retrained models is missing" in read.text
-    assert text.count("<desc") == 1
-    assert read.row("Forget accuracy")[1].startswith("90.1%")
-    assert read.row("Forget accuracy")[3:] == ["–", "", "–", "–", "–"]
+    assert len(figures(text)) == 1
+    assert read.row("Forget accuracy")[2].startswith("4.6%")
+    assert read.row("Forget accuracy")[3:] == ["–", "90.1% 88.1% to 92.1%"]
 
 
 def test_one_reference_has_no_routing_band() -> None:
@@ -464,7 +330,7 @@ def test_many_classes_and_layers_stay_readable() -> None:
     ("findings", "message"),
     [
         ([], "none given"),
-        ([finding(format=2)], "format 2"),
+        ([finding(format=1)], "format 1; allowed: 2. Audit the model again"),
         ([finding(verdict="FINE")], "'FINE'"),
         ([finding(), finding(request={"forget": "dog", "classes": [0]})], "different requests"),
     ],
@@ -480,3 +346,224 @@ def test_drawing_libraries_are_imported_only_when_a_page_is_made() -> None:
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in modules} & {"matplotlib", "jinja2", "markupsafe"}
+
+
+@functools.cache
+def full_text(kind: str = "classes") -> str:
+    return page([full_finding() if kind == "classes" else sample_finding()])
+
+
+@functools.cache
+def full_page(kind: str = "classes") -> Reader:
+    return Reader(full_text(kind))
+
+
+OPTIONAL = ("heads", "geometry", "membership", "maps", "on_request", "provenance", "seconds_per_block")
+
+
+def only(*blocks: str) -> dict[str, Any]:
+    """A finding with few blocks, whose page is made sooner."""
+    return full_finding(comparisons=[], **{block: None for block in OPTIONAL if block not in blocks})
+
+
+def test_the_verdict_comes_first_and_in_plain_words() -> None:
+    text = full_page().text
+    parts = (
+        "What was asked",
+        "What was found",
+        "Where it hides",
+        "What this does not show",
+        "What to do",
+        "The numbers",
+    )
+    assert [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
+    for part in (
+        "to be as a model that never saw the class. Made to forget by damp.",
+        "Asked directly, it names 4.6% of the held-out images of cat (original 90.1%",
+        "Behind the biases of the last layer. After one change (one bias per class refitted) it names 87.0%",
+        "Also above the retrained models: few-shot area, head swap, linear stitch.",
+        "(membership) is measured below",
+    ):
+        assert part in text, part
+
+
+def test_all_blocks_say_how_to_read_them() -> None:
+    text = full_text()
+    blocks = re.findall(r'<section class="block".*?</section>', text, flags=re.DOTALL)
+    assert [re.findall(r"<h3[^>]*>(.*?)</h3>", block)[0] for block in blocks] == [
+        "The numbers",
+        "Recovery ladder",
+        "What decoders read",
+        "What it answers instead",
+        "The stages as maps",
+        "Some examples",
+        "Membership",
+        "The last layer",
+        "Shape of the features",
+        "Measured on request",
+    ]
+    assert all("How to read this:" in block for block in blocks)
+    for figure in re.findall(r"<figure>.*?</figure>", text, flags=re.DOTALL):
+        assert "How to read this:" in figure or "t-SNE" in figure
+
+
+def test_a_reviewer_finds_the_numbers_of_every_block() -> None:
+    made, text = full_finding(), full_page().text
+    found = [
+        *(percent(rate) for rate in made["membership"]["true_positive_rate"].values()),
+        *(percent(made["outputs"]["model"][key]) for key in ("calibration_error", "forget_logit_auroc", "selectivity")),
+        *(f"{value:.3f}".replace("-", "−") for head in made["heads"].values() for value in head["effective_bias"]),
+        *(f"{row['model']:.3f}" for row in made["geometry"]["similarity"] + made["geometry"]["purity"]),
+        *(f"{value:.3f}" for row in made["geometry"]["agreement"] for value in row["references"]),
+        *(f"{row['value']:,.1f}" for row in made["on_request"]["code length"]["rows"]),
+        *made["provenance"]["models"].values(),
+        made["provenance"]["data_hash"],
+        made["provenance"]["command"],
+        "decoders 21.4 s",
+        "0.031 bits, up to 0.021 is usual",
+    ]
+    assert [one for one in found if one not in text] == []
+
+
+def test_rungs_stand_from_cheap_to_costly_and_one_is_marked() -> None:
+    read = full_page()
+    start = next(at for at, row in enumerate(read.rows) if row and row[0].startswith("Change, cheapest first"))
+    rungs = [" ".join(row[0].split()) for row in read.rows[start + 1 : start + 14]]
+    heads = ("Nothing changed", "Bias", "Head swap", "Batch norm", "Prototype, 1 label", "Prototype, 5 labels")
+    heads += ("Prototype, 10 labels", "Prototype, 50 labels", "Few-shot head, 50 labels", "8 bits", "6 bits", "4 bits")
+    assert all(rung.startswith(head) for rung, head in zip(rungs, (*heads, "Linear stitch"), strict=True))
+    assert [rung for rung in rungs if "comes back" in rung] == ["Bias one bias per class refitted it comes back here"]
+
+
+def test_what_never_left_is_said_so() -> None:
+    assert "it never left" in Reader(page([finding(verdict="NOT FORGOTTEN", where="output")])).row("Nothing changed")[0]
+
+
+def test_a_rung_that_only_this_model_has_is_marked_without_numbers() -> None:
+    made = finding(where="unwrapped")
+    made["comparisons"] = [one for one in made["comparisons"] if one["decoder"] != "unwrapped"]
+    row = Reader(page([made])).row("Unwrapped")
+    assert "it comes back here" in row[0]
+    assert row[2:] == ["–"] * 6
+
+
+@pytest.mark.parametrize(("verdict", "where"), [("DAMAGED", "output"), ("RESIDUAL", "linear probe, head input")])
+def test_no_rung_is_marked_when_the_class_does_not_come_back(verdict: str, where: str) -> None:
+    assert "it comes back here" not in page([finding(verdict=verdict, where=where)])
+
+
+def test_decoders_stand_beside_their_anchors() -> None:
+    made, text = full_finding(), full_text()
+    names = ("Linear", "Linear, whitened", "Nearest neighbours", "Kernel machine", "Perceptron", "Control")
+    places = [text.index(f'<th scope="row">{name}', text.index("At the head input")) for name in names]
+    assert places == sorted(places)
+    knn = next(one for one in made["comparisons"] if one["decoder"] == "nearest neighbours")
+    row = text[places[2] : places[3]]
+    assert f'<i class="net" style="left:{percent(knn["anchors"]["random net"])}">' in row
+    assert f'<i class="raw" style="left:{percent(knn["anchors"]["raw inputs"])}">' in row
+
+
+def test_every_stage_has_its_maps_and_the_last_is_chosen() -> None:
+    made, text = full_finding(), full_text()
+    stages = re.findall(r'<div class="stage">(.*?)</div>', text, flags=re.DOTALL)
+    assert len(stages) == len(made["maps"]["layers"])
+    for stage in stages:
+        assert re.findall(r"<h4>(.*?)</h4>", stage) == ["original", "this model", "retrained 1"]
+        assert stage.count("h0") == 3 * len(made["maps"]["labels"])
+        assert stage.count('class="group-0"') == 3
+    inputs = re.findall(r'<input type="radio"[^>]*>', text)
+    assert ["checked" in one for one in inputs] == [False] * 4 + [True]
+
+
+def test_a_dot_lies_where_the_map_says() -> None:
+    made = only("maps")
+    made["maps"] |= {"layers": ["last"], "labels": [1, 0], "forget": [True, False]}
+    made["maps"]["points"] = {"model": [[[0.25, 1.0], [0.5, 0.0]]]}
+    text = page([made])
+    assert '<path class="group-0" d="M25 0h0"/>' in text  # up is up
+    assert '<path class="group-2" d="M50 100h0"/>' in text  # dog: the second most frequent answer
+
+
+def test_heat_maps_of_ours_are_shown_and_their_absence_explained() -> None:
+    made = only()
+    count = 4 * len(made["pictures"])
+    assert full_page().tags.count("img") == count
+    made["pictures"][0]["heat"]["model"] = "https://elsewhere/x.png"
+    assert Reader(page([made])).tags.count("img") == count - 1
+    assert "pip install 'rasura[explain]'" in Reader(page([finding()])).text
+
+
+def test_the_roc_table_reads_the_curve() -> None:
+    made = only("membership")
+    made["membership"]["roc"] = {"model": [[0.0, 0.0], [0.1, 0.6], [1.0, 1.0]]}
+    read = Reader(page([made]))
+    assert read.row("5.0%") == ["5.0%", "30.0%"]
+    assert read.row("10.0%") == ["10.0%", "60.0%"]
+    assert read.row("50.0%") == ["50.0%", "77.8%"]
+
+
+def test_a_request_for_samples_begins_with_membership() -> None:
+    read = full_page("samples")
+    text = read.text
+    blocks = re.findall(r'<section class="block".*?</section>', full_text("samples"), flags=re.DOTALL)
+    assert len(blocks) > 3 and all("How to read this:" in block for block in blocks)
+    titles = [text.index(f"{title} How to read this:") for title in ("Membership", "The numbers")]
+    assert titles == sorted(titles)
+    assert "asked about 312 examples of pets that the original was trained on" in text
+    assert "to be as a model that was never trained on them" in text
+    assert "The examples can be told from unseen ones better than in retrained models" in text
+    assert "brings the class back" not in text and "the class was" not in text
+    assert read.row("RMIA")[2].startswith("68.0%")
+
+
+def test_several_requests_for_samples_are_summed_up_by_membership() -> None:
+    read = Reader(page([sample_finding(name=name) for name in ("one", "two")]))
+    heads = read.row("Model")
+    assert heads[2:4] == ["Membership, RMIA", "Membership, attack"]
+    assert read.row("one")[2].startswith("▲ above 68.0%")
+
+
+def test_what_was_not_measured_is_left_out() -> None:
+    none = page([finding(**dict.fromkeys(OPTIONAL))])
+    assert none == page([finding()])
+    assert (
+        "Not measured here: the stages as maps, membership, the last layer, shape of the features, measured on" in none
+    )
+    assert "Not measured here" not in full_text()
+
+
+def test_unknown_values_inside_a_block_are_dashes() -> None:
+    made = only("heads", "geometry", "membership")
+    made["heads"]["reference 1"] = None
+    made["heads"]["model"]["alignment"][3] = None
+    made["geometry"]["similarity"][0]["references"] = []
+    made["membership"]["rows"][2] |= {"original": None, "references": [], "excess": None, "margin": None}
+    read = Reader(page([made]))
+    assert read.row("RMIA")[3:5] == ["–", "–"]
+    assert "Weight and features" not in read.text
+
+
+def test_a_head_that_is_no_linear_map_is_left_out() -> None:
+    made = only("heads")
+    made["heads"]["model"] = None
+    assert "the last layer" in Reader(page([made])).text.partition("Not measured here:")[2]
+
+
+def test_full_findings_stay_small_and_fold_the_heavy_blocks() -> None:
+    text = page([full_finding(seed, name=f"method {seed}") for seed in range(2)])
+    assert len(text.encode()) < 2 * 400_000  # five on a page: two megabytes at most
+    assert text.count('<details class="block"') == 2 * 8
+    assert text.count('<section class="block"') == 2 * 2
+    read = Reader(text)
+    assert len(read.ids()) == len(set(read.ids()))
+
+
+def test_names_in_every_block_stay_text() -> None:
+    made = full_finding()
+    made["data"]["classes"][0] = made["maps"]["layers"][0] = NASTY[0]
+    made["geometry"]["purity"][0]["layer"] = made["provenance"]["command"] = NASTY[1]
+    made["on_request"]["relearn time"] |= {"title": NASTY[0], "how": NASTY[1], "x_label": NASTY[2]}
+    made["membership"]["rows"][0]["signal"] = NASTY[0]
+    read = Reader(page([made]))
+    assert set(read.tags) == set(full_page().tags)
+    assert {name for name, _ in read.attributes} == {name for name, _ in full_page().attributes}

@@ -11,6 +11,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from rasura.report import page
 
@@ -30,7 +31,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 SIZES = [(1280, 900), (375, 812)]
-SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("test_report.py")))
+SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
 
 
 def long_names() -> dict[str, Any]:
@@ -43,7 +44,12 @@ def long_names() -> dict[str, Any]:
 
 PAGES = {
     "one": lambda: [SAMPLES["finding"]()],
-    "several": lambda: [SAMPLES["finding"](name=name) for name in ("damp", "finetune", "logit-mask")],
+    "full": lambda: [SAMPLES["full_finding"]()],
+    "samples": lambda: [SAMPLES["sample_finding"]()],
+    "several": lambda: [
+        SAMPLES["finding"](name="damp"),
+        *(SAMPLES["enriched"](SAMPLES["finding"](name=name)) for name in ("finetune", "logit-mask")),
+    ],
     "no references": lambda: [SAMPLES["without_references"]()],
     "long names": lambda: [
         long_names(),
@@ -101,9 +107,12 @@ def test_page_fits_and_is_whole(
     assert fits(browser)
     verdict = browser.find_element(By.CSS_SELECTOR, ".verdict strong")
     assert verdict.is_displayed() and verdict.text
-    figures = "[...document.querySelectorAll('figure svg')].map(one => one.getBoundingClientRect())"
-    assert asked(browser, f"{figures}.length") >= 1
-    assert asked(browser, f"{figures}.every(box => box.width > 250 && box.height > 100)")
+    asked(browser, "document.querySelectorAll('details').forEach(one => one.open = true)")
+    for drawings, least in ((".figures figure > svg", 220), (".stage svg", 90)):  # three maps side by side
+        boxes = f"[...document.querySelectorAll('{drawings}')].filter(one => one.checkVisibility())"
+        boxes += ".map(one => one.getBoundingClientRect())"
+        assert asked(browser, f"{boxes}.length") >= (least > 100)
+        assert asked(browser, f"{boxes}.every(box => box.width > {least} && box.height > 80)")
     assert asked(browser, "[...document.images].every(one => one.complete && one.naturalWidth > 0)")
     assert asked(browser, "document.images.length") > 0
 
@@ -114,8 +123,8 @@ def test_details_open_on_a_click_and_still_fit(
     browser: webdriver.Chrome, files: dict[str, Path], name: str, size: tuple[int, int]
 ) -> None:
     opened(browser, files[name], size)
-    for summary in browser.find_elements(By.TAG_NAME, "summary"):
-        summary.click()
+    for details in browser.find_elements(By.TAG_NAME, "details"):  # the outer ones come first
+        details.find_element(By.TAG_NAME, "summary").click()
     assert asked(browser, "[...document.querySelectorAll('details')].every(one => one.open)")
     assert browser.find_element(By.CSS_SELECTOR, "details table").is_displayed()
     assert fits(browser)
@@ -152,6 +161,41 @@ def test_markup_in_names_stays_text(browser: webdriver.Chrome, tmp_path: Path) -
     assert asked(browser, "document.scripts.length") == 0
 
 
+def chosen(browser: webdriver.Chrome) -> list[str]:
+    """The names of the maps that are shown."""
+    shown = "[...document.querySelectorAll('.stage')].filter(one => one.checkVisibility())"
+    return asked(browser, f"{shown}.map(one => one.querySelector('svg').getAttribute('aria-label').split(',')[0])")
+
+
+def test_the_slider_of_the_maps_moves_by_key_and_by_mouse(browser: webdriver.Chrome, files: dict[str, Path]) -> None:
+    opened(browser, files["full"], SIZES[0])
+    assert chosen(browser) == ["t-SNE at head input"]
+    browser.find_element(By.CSS_SELECTOR, ".maps input:checked").send_keys(Keys.ARROW_LEFT)
+    assert chosen(browser) == ["t-SNE at layer3"]
+    browser.find_element(By.CSS_SELECTOR, ".maps label").click()
+    assert chosen(browser) == ["t-SNE at conv1"]
+    assert asked(browser, "document.scripts.length") == 0
+
+
+def test_the_keyboard_reaches_what_can_be_opened_and_scrolled(
+    browser: webdriver.Chrome, files: dict[str, Path]
+) -> None:
+    opened(browser, files["full"], SIZES[1])
+    reached = set()
+    for _ in range(60):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        reached.add(asked(browser, "document.activeElement.tagName + '.' + document.activeElement.className"))
+    assert {"SUMMARY.", "DIV.scroll", "INPUT."} <= reached
+
+
+def test_the_verdict_prints_on_one_page(browser: webdriver.Chrome, files: dict[str, Path]) -> None:
+    opened(browser, files["full"], (718, 1040))  # A4 less the usual margins
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    height = asked(browser, "document.querySelector('.finding > header').getBoundingClientRect().bottom")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert height < 1040
+
+
 CONTRAST = """
 const seen = [];
 const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
@@ -180,4 +224,5 @@ return JSON.stringify(seen);
 def test_all_text_has_contrast(browser: webdriver.Chrome, files: dict[str, Path], scheme: str) -> None:
     """At least 4.5 to 1 (WCAG 2.2, 1.4.3) for every text on the page, those of figures included."""
     opened(browser, files["several"], SIZES[0], scheme)
+    asked(browser, "document.querySelectorAll('details').forEach(one => one.open = true)")
     assert json.loads(browser.execute_script(CONTRAST)) == []  # pyright: ignore[reportUnknownMemberType]

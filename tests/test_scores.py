@@ -1,13 +1,15 @@
 """The per-example table: what it computes, and that Parquet brings all of it back."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rasura.auditing import MODEL, ORIGINAL, Decoded, Scores, judge, read_scores, reference_name, write_scores
-from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
+from rasura.auditing import MODEL, ORIGINAL, Decoded, Members, Scores, judge, read_scores, reference_name, write_scores
+from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
 
 DECODERS = [OUTPUT, LINEAR, FEW_SHOT, "unwrapped", BIAS, HEAD_SWAP]
 
@@ -20,15 +22,25 @@ def table(models: dict[str, list[Decoded]], labels: list[int], forget=(0,), clas
     return Scores(np.array(labels, dtype=np.int16), np.arange(len(labels)), forget, classes, models)
 
 
+def numbers(value: np.ndarray | None) -> list[float] | None:
+    return None if value is None else np.nan_to_num(value, nan=-1).tolist()
+
+
 def same(one: Scores, two: Scores) -> bool:
     """Whether two tables are equal in every field, value, type and order."""
 
     def rows(scores: Scores):
-        return [
-            (model, d.decoder, d.layer, d.shots, d.draw, d.predicted.dtype, d.predicted.tolist())
-            for model, decoded in scores.models.items()
+        said = [
+            (model, d.decoder, d.layer, d.shots, d.draw, d.predicted.dtype, d.predicted.tolist(), numbers(d.value))
+            for model, decoded in (scores.models | scores.untrained).items()
             for d in decoded
         ]
+        pairs = [
+            (model, one.train_rows.tolist(), one.held_out_rows.tolist(), one.labels.tolist(), signal, values.tolist())
+            for model, one in scores.members.items()
+            for signal, values in one.values.items()
+        ]
+        return said, list(scores.models), list(scores.untrained), pairs
 
     return (
         rows(one) == rows(two)
@@ -61,7 +73,19 @@ def tables(draw) -> Scores:
         whole = said(OUTPUT, draw(st.lists(numbers, min_size=count, max_size=count)), "its own answers")
         models[model] = [whole, *(said(d, draw(some), layer, shots, number) for d, layer, shots, number in places)]
     forget = draw(st.sets(numbers, min_size=1, max_size=classes - 1))
-    return Scores(np.array(labels, np.int16), np.array(rows), tuple(sorted(forget)), tuple(names), models)
+    models[MODEL][0] = replace(models[MODEL][0], value=np.arange(count, dtype=np.float32) / 7)
+    untrained = {"random net": [said(LINEAR, draw(some), HEAD_INPUT)]} if draw(st.booleans()) else {}
+    pairs = draw(st.integers(0, 5))
+    members = {model: pairs_of(pairs, at) for at, model in enumerate(models)} if pairs else {}
+    whole_request = () if pairs and draw(st.booleans()) else tuple(sorted(forget))
+    rest = (whole_request, tuple(names), models, untrained, members)
+    return Scores(np.array(labels, np.int16), np.array(rows), *rest)
+
+
+def pairs_of(count: int, seed: int) -> Members:
+    generator = np.random.default_rng(seed)
+    values = {name: generator.normal(size=(2, count)).astype(np.float32) for name in ("loss", "attack")}
+    return Members(np.arange(count) + 3, np.arange(count), np.zeros(count, np.int16), values)
 
 
 @given(tables())
@@ -82,7 +106,7 @@ def test_the_file_is_a_plain_table_with_a_row_per_scored_example(tmp_path):
     rows = parquet.read_table(tmp_path / "scores.parquet").to_pylist()
     assert len(rows) == 7
     few = {"model": MODEL, "decoder": FEW_SHOT, "layer": HEAD_INPUT, "shots": 5, "draw": 3}
-    assert rows[3] == few | {"example": 7, "label": 1, "predicted": 1}
+    assert rows[3] == few | {"example": 7, "label": 1, "predicted": 1, "value": None}
 
 
 def test_right_is_the_share_of_draws_that_named_an_example():

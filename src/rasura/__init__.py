@@ -9,6 +9,7 @@ from rasura.errors import InputError
 from rasura.finding import Finding, audit, audit_all
 from rasura.methods.contract import Method, Outcome, Problem, forget
 from rasura.models import build_model, load_model, save_model
+from rasura.strength import Search, search_strength
 from rasura.training import Recipe, fit, predict
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Outcome",
     "Problem",
     "Recipe",
+    "Search",
     "Standardise",
     "__version__",
     "audit",
@@ -35,4 +37,5 @@ __all__ = [
     "methods",
     "predict",
     "save_model",
+    "search_strength",
 ]

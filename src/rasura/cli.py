@@ -17,8 +17,10 @@ from typing import Any, Literal
 import tyro
 
 import rasura
+from rasura.auditing import Goal, Shadows
+from rasura.data import read_samples
 from rasura.errors import InputError, unknown
-from rasura.tables import print_findings, print_summary, qualified
+from rasura.tables import print_comparison, print_findings, print_summary, qualified
 
 Verdict = Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"]
 
@@ -29,12 +31,13 @@ Make a trained classifier forget a class, and prove what is left of it inside.
 
   demo    [--out DIR]                                   the whole path on embedded data, one report at the end
   train   --data NAME --model NAME --out DIR            train a model; --without CLASS … makes a retrained reference
-  forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR
-  audit   --model DIR --original DIR --reference DIR … --data NAME --forget CLASS … --out DIR
+  forget  METHOD --model DIR --data NAME --forget CLASS … --out DIR      (--strength auto: the weakest that forgets)
+  audit   --model DIR --original DIR --reference DIR … --data NAME --out DIR      (--forget CLASS …)
   audit   --recompute DIR                               judge stored scores again; no model is needed
+  compare --model DIR --data NAME --forget CLASS … --reference DIR … --out DIR      methods side by side, one page
   bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
-  list    methods|models|data|decoders                  what there is
+  list    methods|models|data|decoders|on-request                  what there is
 
 Exit codes: 0 done, 1 --require not met, 2 wrong input, 130 interrupted.
 Every command takes --json: one JSON object on stdout and nothing else.
@@ -63,6 +66,8 @@ class Train:
         model: a name with options, e.g. resnet8,width=32 (`rasura list models`).
         out: the model folder to write; a finished run of the same options there is kept.
         without: classes to leave out of training, by name or number: this makes a retrained reference.
+        without_samples: training examples to leave out: 3,17,99, or a file with a position per line, or a random share
+            such as 1% (drawn with seed 0; 1%@7: with seed 7).
         seed: of initialisation, order and augmentation.
         json: print one JSON object on stdout and nothing else.
     """
@@ -71,45 +76,64 @@ class Train:
     model: str
     out: Path
     without: tuple[str, ...] = ()
+    without_samples: str | None = None
     seed: int = 0
     json: bool = False
 
 
 @dataclass(frozen=True)
 class Forget:
-    """Make a trained model forget classes.
+    """Make a trained model forget classes, or training examples.
 
     Attributes:
         model: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
         data: what the model was trained on: a name (`rasura list data`) or a path.
-        forget: classes to forget, by name or number.
         out: the model folder to write; a finished run of the same options there is kept.
+        forget: classes to forget, by name or number.
+        forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
         seed: of all randomness in the method.
+        strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
+            the examples it is judged by are kept aside from training, never the held-out ones.
+        budget: with --strength auto, how many settings are tried at most.
+        goal: with --strength auto, accuracy on the examples to forget that counts as forgotten.
+        tolerance: with --strength auto, loss of accuracy on the others that is accepted.
         json: print one JSON object on stdout and nothing else.
     """
 
     model: Path
     data: str
-    forget: tuple[str, ...]
     out: Path
+    forget: tuple[str, ...] = ()
+    forget_samples: str | None = None
     architecture: str | None = None
     seed: int = 0
+    strength: Literal["auto"] | None = None
+    budget: int = 8
+    goal: float = 0.01
+    tolerance: float = 0.02
     json: bool = False
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Say what is left of a class in a model that is said to have forgotten it.
+    """Say what is left in a model of what it is said to have forgotten.
 
     Attributes:
         model: the model in question: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
         original: the model before forgetting.
         data: the data; its held-out part must have been kept out of training and unlearning.
-        forget: classes that were to be forgotten, by name or number.
         out: the folder to write: verdict.json, scores.parquet, report.html.
-        reference: models trained without the classes, from scratch, with other seeds. Three or more are advised;
-            without any, the verdict is never ERASED.
+        forget: classes that were to be forgotten, by name or number; by default all that the model's history names.
+        forget_samples: instead of classes: training examples that were to be forgotten, as in rasura train
+            --without-samples.
+        reference: models trained without what was to be forgotten, from scratch, with other seeds. Three or more are
+            advised; without any, the verdict is never ERASED.
+        goal: "retrain-equivalent": as if it had never seen the class, compared with the references. "concept": nobody
+            can read the class from it, compared with untrained nets and raw inputs.
+        also: what to measure besides, which takes longer or needs more models (`rasura list on-request`).
+        shadow_original: further models trained with what was to be forgotten, with other seeds.
+        shadow_unlearned: models made from such originals by the method in question.
         require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         seed: of folds, draws and the bootstrap.
@@ -119,9 +143,14 @@ class Audit:
     model: Path
     original: Path
     data: str
-    forget: tuple[str, ...]
     out: Path
+    forget: tuple[str, ...] = ()
+    forget_samples: str | None = None
     reference: tuple[Path, ...] = ()
+    goal: Goal = "retrain-equivalent"
+    also: tuple[str, ...] = ()
+    shadow_original: tuple[Path, ...] = ()
+    shadow_unlearned: tuple[Path, ...] = ()
     require: Verdict | None = None
     architecture: str | None = None
     seed: int = 0
@@ -153,6 +182,38 @@ class Report:
     """
 
     folder: tyro.conf.Positional[Path]
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Run several methods on one model, audit them all, and rank them on one page. A stopped comparison goes on.
+
+    Attributes:
+        model: the original: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
+        data: what the model was trained on: a name (`rasura list data`) or a path.
+        forget: classes to forget, by name or number.
+        reference: models trained without the classes, from scratch, with other seeds. Three or more are advised.
+        out: folder for all runs, audits, comparison.json and comparison.html.
+        methods: names (`rasura list methods`), with their default settings; by default all. Two controls that only
+            silence the answers, logit-mask and bias-shift, are always there.
+        strength: "auto" searches the strength of every method that has one.
+        budget: with --strength auto, how many settings of each method are tried at most.
+        architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
+        seed: of methods and audits.
+        json: print one JSON object on stdout and nothing else.
+    """
+
+    model: Path
+    data: str
+    forget: tuple[str, ...]
+    reference: tuple[Path, ...]
+    out: Path
+    methods: tuple[str, ...] = ()
+    strength: Literal["auto"] | None = None
+    budget: int = 8
+    architecture: str | None = None
+    seed: int = 0
     json: bool = False
 
 
@@ -267,8 +328,9 @@ def _train(arguments: list[str]) -> int:
     options, recipe = _with_settings("train", Train, Recipe, arguments)
     data = rasura.load_data(options.data)
     without = _names(data, options.without)
+    samples = read_samples(options.without_samples, data) if options.without_samples else None
     with terminal() as progress:
-        model = train_run(data, options.model, recipe, without, options.seed, options.out, progress)
+        model = train_run(data, options.model, recipe, without, options.seed, options.out, progress, samples)
         held_out = rasura.predict(model, data.test, progress=progress).argmax(1)
     kept = [name for name in data.classes if name not in without]
     asked = [data.classes[number] not in without for number in data.test.labels.tolist()]
@@ -293,9 +355,10 @@ def _forget(arguments: list[str]) -> int:
     options, method = _with_settings(f"forget {arguments[0]}", Forget, settings, arguments[1:])
     data = rasura.load_data(options.data)
     model = _load(options.model, options.architecture, data)
-    request = rasura.ForgetClasses(_names(data, options.forget))
+    request = _request(data, options)
+    search = rasura.Search(options.budget, options.goal, options.tolerance) if options.strength else None
     with terminal() as progress:
-        _, record = forget_run(model, data, request, method, options.seed, options.out, progress)
+        _, record = forget_run(model, data, request, method, options.seed, options.out, progress, search)
     for line in record["warnings"]:
         print(f"rasura: {line}", file=sys.stderr)
     if options.json:
@@ -303,6 +366,9 @@ def _forget(arguments: list[str]) -> int:
         return 0
     effect = record["effect"]
     print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
+    if search:
+        found = record["search"]
+        print(f"  strength: {found['field']} {found['chosen']:g}, of {len(found['trials'])} settings tried")
     for part, what in (("forget", "to forget"), ("retain", "to keep")):
         before, after = effect[f"{part}_accuracy_before"], effect[f"{part}_accuracy_after"]
         print(f"  training images {what}: accuracy {before:.1%} → {after:.1%}")
@@ -319,13 +385,18 @@ def _audit(arguments: list[str]) -> int:
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
     data = rasura.load_data(options.data)
-    request = rasura.ForgetClasses(_names(data, options.forget))
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
-    references = [_load(path, options.architecture, data) for path in options.reference]
+    asked = options.forget or options.forget_samples
+    request = _request(data, options) if asked else rasura.methods.forgotten_classes(model)
+    references, *shadows = (
+        [_load(path, options.architecture, data) for path in paths]
+        for paths in (options.reference, options.shadow_original, options.shadow_unlearned)
+    )
     with terminal() as progress:
         name = options.model.resolve().name
         place = {name: (model, options.out)}
-        found = audit_runs(place, data, request, original, references, options.seed, progress)[name]
+        rest = options.seed, progress, options.goal, options.also, Shadows(*shadows)
+        found = audit_runs(place, data, request, original, references, *rest)[name]
     return _report_finding(found, options.out, options.require, options.json)
 
 
@@ -338,6 +409,28 @@ def _report_finding(found: dict[str, Any], folder: Path, require: str | None, js
     wanted = (require or "").replace("-", " ").upper()
     met = found["verdict"].replace("-", " ") == wanted and not (wanted == "ERASED" and found["qualifiers"])
     return 1 if wanted and not met else 0
+
+
+def _compare(arguments: list[str]) -> int:
+    from rasura.compare import PAGE, compare
+    from rasura.methods import method_class, names
+    from rasura.progress import terminal
+
+    options = _parsed(Compare, arguments, "compare")
+    methods = {name: method_class(name)() for name in options.methods or names()}
+    data = rasura.load_data(options.data)
+    request = rasura.ForgetClasses(_names(data, options.forget))
+    model = _load(options.model, options.architecture, data)
+    references = [_load(path, options.architecture, data) for path in options.reference]
+    search = rasura.Search(options.budget) if options.strength else None
+    with terminal() as progress:
+        rows, failed = compare(model, data, request, methods, references, options.out, progress, options.seed, search)
+    if options.json:
+        _print_json({"page": str(options.out / PAGE), "rows": [row.to_json() for row in rows], "failed": failed})
+        return 0
+    print_comparison([row.to_json() for row in rows], failed)
+    print(f"\nThe page: {options.out / PAGE}")
+    return 0
 
 
 def _bench(arguments: list[str]) -> int:
@@ -395,6 +488,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "forget": _forget,
     "audit": _audit,
+    "compare": _compare,
     "bench": _bench,
     "report": _report,
     "list": _list,
@@ -408,6 +502,14 @@ def _names(data: Any, given: Sequence[str]) -> tuple[str, ...]:
     """Class names; a number that is not itself a name stands for the class at that place."""
     numbered = [int(one) if one.isdecimal() and one not in data.classes else one for one in given]
     return tuple(data.classes[number] for number in data.class_numbers(numbered)) if numbered else ()
+
+
+def _request(data: Any, options: Forget | Audit) -> rasura.ForgetClasses | rasura.ForgetSamples:
+    if bool(options.forget) == bool(options.forget_samples):
+        raise InputError("forget: give classes (--forget) or training examples (--forget-samples), one of the two")
+    if options.forget_samples:
+        return read_samples(options.forget_samples, data)
+    return rasura.ForgetClasses(_names(data, options.forget))
 
 
 def _load(path: Path, architecture: str | None, data: Any) -> Any:

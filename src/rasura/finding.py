@@ -1,44 +1,64 @@
 """`rasura.audit`: measure models once, judge each beside the others, and hand out a finding that can be kept."""
 
-import base64
-import io
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rasura.auditing import (
+    GOALS,
     MODEL,
+    ON_REQUEST,
     ORIGINAL,
     SELF_TEST,
-    Decoded,
+    Anchor,
+    Asked,
     Gate,
-    Judgement,
+    Goal,
+    Inside,
+    Measured,
     Probe,
     Scores,
+    Shadows,
+    comes_back,
+    compared_insides,
+    drawn_rows,
+    heads,
+    identity_gates,
     judge,
+    look_on_request,
     make_probe,
     measure,
-    read_head,
+    measure_untrained,
+    preprocessing_gate,
+    read_anchor,
+    record_gates,
     reference_name,
     self_test,
+    shared_layers,
     write_scores,
 )
-from rasura.data import Data, Request, describe, resolve
-from rasura.errors import check_seed
+from rasura.auditing.illustrations import stage_maps, with_maps_of
+from rasura.contents import SHOWN, about, judged
+from rasura.data import Data, ForgetClasses, Request, resolve
+from rasura.errors import InputError, check_seed, unknown
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
-from rasura.models import card_of
+from rasura.models import complete
 from rasura.progress import Progress, reporting
+from rasura.training import predict
 
-PICTURES = 8
-"""Forget images that a finding shows, at most."""
+NO_SHADOWS = Shadows()
+UNTRAINED_NETS: dict[Goal, int] = {"retrain-equivalent": 1, "concept": 3}
+"""Freshly initialised nets that are read beside the models."""
+FEW = 32
+"""Examples that tell probabilities from logits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,23 +108,32 @@ def audit(
     references: Sequence[nn.Module] = (),
     seed: int = 0,
     progress: Progress | None = None,
+    goal: Goal = "retrain-equivalent",
+    also: Sequence[str] = (),
+    shadows: Shadows = NO_SHADOWS,
 ) -> Finding:
-    """Say what is left of a class in a model that is said to have forgotten it.
+    """Say what is left in a model of what it is said to have forgotten.
 
     Args:
         model: the model in question.
         data: its `test` part must have been kept out of training and unlearning; the audit decodes from it.
-        request: what was to be forgotten.
+        request: what was to be forgotten: classes, or training examples.
         original: the model before forgetting.
-        references: models trained without the class, from scratch, with other seeds. Three or more; without any the
-            verdict is never ERASED.
+        references: models trained without it, from scratch, with other seeds. Three or more; without any the verdict
+            is never ERASED (but for the goal "concept").
         seed: of folds, draws and the bootstrap.
         progress: default: a bar on stderr.
+        goal: "retrain-equivalent" asks whether the model is as if it had never seen the class; "concept" whether
+            anybody can read the class from it, beside untrained nets and raw inputs. Only for classes.
+        also: items of `rasura list on-request` to measure besides; only "retain-tuning" touches the verdict, by the
+            qualifier "not durable".
+        shadows: further models that some of these items need.
 
     Raises:
-        InputError: models that do not fit the data, a sample request, or too few held-out examples.
+        InputError: models that do not fit the data, an unknown goal or item, or too few examples or models.
     """
-    return audit_all({MODEL: model}, data, request, original, references, seed, progress)[MODEL]
+    found = audit_all({MODEL: model}, data, request, original, references, seed, progress, goal, also, shadows)
+    return found[MODEL]
 
 
 def audit_all(
@@ -115,112 +144,151 @@ def audit_all(
     references: Sequence[nn.Module] = (),
     seed: int = 0,
     progress: Progress | None = None,
+    goal: Goal = "retrain-equivalent",
+    also: Sequence[str] = (),
+    shadows: Shadows = NO_SHADOWS,
 ) -> dict[str, Finding]:
     """`audit` for several models by name; original and references are measured once."""
     check_seed(seed)
+    _check_words(goal, request, also)
     with reporting(progress) as report:
-        begun = time.perf_counter()
-        anchors = {ORIGINAL: original} | {reference_name(k): one for k, one in enumerate(references)}
-        for one in (*anchors.values(), *models.values()):
-            check_fits(one, data)
-        probe = make_probe(data, request, seed)
-        head = read_head(original, probe)
-        measured = {name: measure(one, probe, head, seed, report, f"audit: {name}") for name, one in anchors.items()}
-        shared = time.perf_counter() - begun
-        found, tested = {}, None
+        lacking = resolve(request, data).forget_classes
+        anchors = {ORIGINAL: _fitting(original, data)}
+        anchors |= {reference_name(k): _fitting(one, data, lacking) for k, one in enumerate(references)}
+        models = {name: _fitting(one, data, lacking) for name, one in models.items()}
+        shadows = Shadows(*([_fitting(one, data, lacking) for one in kind] for kind in vars(shadows).values()))
+        shared = _measure_anchors(anchors, make_probe(data, request, seed), data.classes, seed, goal, report)
+        found = {}
         for name, model in models.items():
-            begun = time.perf_counter()
-            same = next((at for at, one in anchors.items() if one is model), None)
-            own = measured[same] if same else measure(model, probe, head, seed, report, f"audit: {name}")
-            scores = _scores(probe, data, {MODEL: own} | measured)
-            tested = self_test(scores, seed) if tested is None else tested  # of the anchors alone
-            gates = (*_identity_gates(model, anchors), *_record_gates(anchors, request, data))
-            judgement = judge(scores, seed, (*gates, *tested))
-            seconds = shared + time.perf_counter() - begun
-            found[name] = _finding(
-                name, judgement, scores, data, request, probe, {MODEL: model} | anchors, seed, seconds
-            )
-    return found
+            asked = Asked({MODEL: model} | anchors, data, shared.probe, shadows, seed, report)
+            found[name] = _audit_one(name, model, shared, data, request, look_on_request(also, asked), report)
+        return found
 
 
-def _scores(probe: Probe, data: Data, models: dict[str, list[Decoded]]) -> Scores:
-    labels = probe.labels.to(torch.int16).numpy()
-    return Scores(labels, probe.rows.numpy(), probe.forget_classes, data.classes, models)
+def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:
+    if goal not in GOALS:
+        raise unknown("goal", goal, GOALS)
+    if goal == "concept" and not isinstance(request, ForgetClasses):
+        raise InputError("goal: 'concept' asks about a class; allowed for samples: retrain-equivalent")
+    for item in also:
+        if item not in ON_REQUEST:
+            raise unknown("item", item, ON_REQUEST)
 
 
-def _identity_gates(model: nn.Module, anchors: dict[str, nn.Module]) -> Iterator[Gate]:
-    """No reference may be the original, the model or another reference over again."""
-    states = {MODEL: model.state_dict()} | {name: one.state_dict() for name, one in anchors.items()}
-    names = list(states)
-    for at, name in enumerate(names):
-        if name in (MODEL, ORIGINAL):
-            continue
-        twin = next((other for other in names[:at] if _same(states[name], states[other])), None)
-        yield Gate(
-            f"{name} is a model of its own",
-            twin is None,
-            f"same weights as the {twin}" if twin else "different from all others",
-            "different weights",
-            "retrain it from scratch with another seed",
-        )
+def _fitting(model: nn.Module, data: Data, lacking: Sequence[int] = ()) -> nn.Module:
+    """The model, checked, with logits of all classes; of those in `lacking` it may have no outputs."""
+    check_fits(model, data, lacking)
+    answers = predict(model, data.train.take(torch.arange(min(FEW, len(data.train)))))
+    return complete(model, answers, len(data.classes), lacking)
 
 
-def _record_gates(anchors: dict[str, nn.Module], request: Request, data: Data) -> Iterator[Gate]:
-    """What references' own records say of how they came about: a masked original also answers like one."""
-    forgotten = {data.classes[number] for number in resolve(request, data).forget_classes}
-    for name, model in anchors.items():
-        card = card_of(model)
-        if name == ORIGINAL or not (card.history or card.training):
-            continue
-        methods = ", ".join(str(entry.get("method")) for entry in card.history)
-        seen = sorted(forgotten - set(card.training.get("without", forgotten)))
-        found = f"made by {methods}" if methods else f"trained with {', '.join(seen)}" if seen else "trained without it"
-        yield Gate(
-            f"{name} was trained from scratch without the class",
-            not (methods or seen),
-            found,
-            "a model trained from scratch without the class",
-            "retrain it: a model that was made to forget is no yardstick",
-        )
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What all audited models have in common."""
+
+    anchors: dict[str, nn.Module]
+    probe: Probe
+    anchor: Anchor | None
+    measured: dict[str, Measured]
+    untrained: dict[str, Any]
+    tested: list[Gate]
+    maps: dict[str, Any]
+    seed: int
+    goal: Goal
+    seconds: float
 
 
-def _same(one: dict[str, Tensor], two: dict[str, Tensor]) -> bool:
-    return one.keys() == two.keys() and all(
-        one[name].shape == two[name].shape and torch.equal(one[name].cpu(), two[name].cpu()) for name in one
+def _measure_anchors(
+    anchors: dict[str, nn.Module], probe: Probe, classes: tuple[str, ...], seed: int, goal: Goal, report: Progress
+) -> _Shared:
+    begun = time.perf_counter()
+    anchor = read_anchor(anchors[ORIGINAL], probe)
+    measured = {name: measure(one, probe, anchor, seed, report, f"audit: {name}") for name, one in anchors.items()}
+    nets = UNTRAINED_NETS[goal] if probe.forget_classes else 0
+    untrained = measure_untrained(anchors[ORIGINAL], probe, nets, seed, report) if nets else {}
+    tested = self_test(_scores(probe, classes, {MODEL: measured[ORIGINAL]} | measured, untrained), seed)
+    shown = {role: one.inside for role, one in measured.items() if role in SHOWN and one.inside is not None}
+    maps = _maps(shown, probe, seed) if shown else {}
+    return _Shared(anchors, probe, anchor, measured, untrained, tested, maps, seed, goal, time.perf_counter() - begun)
+
+
+def _audit_one(
+    name: str,
+    model: nn.Module,
+    shared: _Shared,
+    data: Data,
+    request: Request,
+    on_request: dict[str, Any],
+    report: Progress,
+) -> Finding:
+    begun = time.perf_counter()
+    same = next((at for at, one in shared.anchors.items() if one is model), None)
+    probe, seed = shared.probe, shared.seed
+    own = shared.measured[same] if same else measure(model, probe, shared.anchor, seed, report, f"audit: {name}")
+    measured = {MODEL: own} | shared.measured
+    scores = _scores(probe, data.classes, measured, shared.untrained)
+    gates = (
+        *identity_gates(model, shared.anchors),
+        *record_gates(shared.anchors, request, data),
+        *_input_gates(model, probe, scores),
+        *shared.tested,
+    )
+    judgement = judge(scores, seed, gates, shared.goal)
+    models = {MODEL: model} | shared.anchors
+    content = {
+        **judged(judgement, scores),
+        **about(name, data, request, probe, scores, models, {"seed": seed, "goal": shared.goal}),
+        **_insides({role: one.inside for role, one in measured.items()}, shared),
+        "on_request": on_request,
+        "seconds": round(shared.seconds + time.perf_counter() - begun, 2),
+        "seconds_per_block": {block: round(spent, 3) for block, spent in own.seconds.items()},
+    }
+    return _whole(content, scores)
+
+
+def _scores(probe: Probe, classes: tuple[str, ...], measured: dict[str, Measured], untrained: dict[str, Any]) -> Scores:
+    return Scores(
+        labels=probe.labels.to(torch.int16).numpy(),
+        rows=probe.rows.numpy(),
+        forget_classes=probe.forget_classes,
+        classes=classes,
+        models={name: one.decoded for name, one in measured.items()},
+        untrained=untrained,
+        members={name: one.members for name, one in measured.items() if one.members is not None},
     )
 
 
-def _finding(
-    name: str,
-    judgement: Judgement,
-    scores: Scores,
-    data: Data,
-    request: Request,
-    probe: Probe,
-    models: dict[str, nn.Module],
-    seed: int,
-    seconds: float,
-) -> Finding:
-    content = {
-        "format": 1,
-        "name": name,
-        **_judged(judgement),
-        "goal": "retrain-equivalent",
-        "request": {"forget": describe(request, data), "classes": list(probe.forget_classes)},
-        "data": {
-            "name": data.name,
-            "classes": list(data.classes),
-            "held_out": len(probe.labels),
-            "held_out_forget": int(probe.forget.sum()),
-            "overlap_left_out": probe.overlap,
-        },
-        "pictures": _pictures(probe, scores, data),
-        "models": {role: _provenance(model) for role, model in models.items()},
-        "settings": {"seed": seed},
-        "versions": versions(),
-        "seconds": round(seconds, 2),
-    }
-    return _whole(content, scores)
+def _input_gates(model: nn.Module, probe: Probe, scores: Scores) -> Iterator[Gate]:
+    """Asked only of a model that fails on what it should name: else another preprocessing is out of the question."""
+    kept = {role: np.nanmean(_right(scores, role)[~scores.forget]) for role in (MODEL, ORIGINAL)}
+    if kept[MODEL] < 0.5 * kept[ORIGINAL]:
+        gate = preprocessing_gate(model, probe, float(kept[MODEL]), float(kept[ORIGINAL]))
+        if gate is not None:
+            yield gate
+
+
+def _right(scores: Scores, role: str) -> np.ndarray:
+    right = scores.right(role, "output", "output")
+    assert right is not None
+    return right
+
+
+def _insides(insides: dict[str, Inside | None], shared: _Shared) -> dict[str, Any]:
+    seen = {role: one for role, one in insides.items() if one is not None}
+    if not seen:
+        return {"geometry": None, "heads": None, "maps": None}
+    maps = shared.maps
+    if not set(maps["layers"]) <= set(seen[MODEL].layers):
+        maps = _maps({role: one for role, one in seen.items() if role in SHOWN}, shared.probe, shared.seed)
+    else:
+        maps = with_maps_of(maps, MODEL, seen[MODEL].sketch, shared.seed)
+    return {"geometry": compared_insides(seen), "heads": heads(seen), "maps": maps}
+
+
+def _maps(insides: dict[str, Inside], probe: Probe, seed: int) -> dict[str, Any]:
+    layers, rows = shared_layers(insides), drawn_rows(probe, seed)
+    shown = {role: [one.sketch[layer] for layer in layers] for role, one in insides.items()}
+    return stage_maps(layers, shown, probe.labels[rows], probe.forget[rows], seed)
 
 
 def recomputed(content: dict[str, Any], scores: Scores) -> Finding:
@@ -230,91 +298,19 @@ def recomputed(content: dict[str, Any], scores: Scores) -> Finding:
         content: what `verdict.json` holds.
         scores: what `scores.parquet` holds.
     """
-    seed = content["settings"]["seed"]
-    computed = {gate.name for gate in judge(scores, seed).gates}
+    seed, goal = content["settings"]["seed"], content["goal"]
+    computed = {gate.name for gate in judge(scores, seed, (), goal).gates}
     of_models = [Gate(**one) for one in content["gates"] if one["name"] not in computed]
     kept = [gate for gate in of_models if not gate.name.startswith(SELF_TEST)]
-    judgement = judge(scores, seed, (*kept, *self_test(scores, seed)))
-    return _whole(content | _judged(judgement), scores)
-
-
-def _judged(judgement: Judgement) -> dict[str, Any]:
-    """What follows from the scores, as JSON values."""
-    ruling = judgement.ruling
-    return {
-        "verdict": ruling.verdict,
-        "where": ruling.where,
-        "reason": ruling.reason,
-        "qualifiers": list(judgement.qualifiers),
-        "gates": [asdict(gate) for gate in judgement.gates],
-        "outputs": judgement.outputs,
-        "comparisons": [one.to_json() for one in judgement.comparisons],
-        "retain": [one.to_json() for one in judgement.retain],
-        "routing": judgement.routing,
-    }
+    judgement = judge(scores, seed, (*kept, *self_test(scores, seed)), goal)
+    return _whole(content | judged(judgement, scores), scores)
 
 
 def _whole(content: dict[str, Any], scores: Scores) -> Finding:
+    tuned = content["on_request"].get("retain-tuning")
+    if content["verdict"] == "ERASED" and tuned and comes_back(tuned):
+        content = content | {"qualifiers": [*content["qualifiers"], "not durable"]}
     content = json.loads(json.dumps(content))  # tuples become lists, as they will be when read back
     return Finding(
         content["verdict"], content["where"], content["reason"], tuple(content["qualifiers"]), content, scores
     )
-
-
-def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    import platform
-
-    import rasura
-
-    return {
-        "rasura": rasura.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _provenance(model: nn.Module) -> dict[str, Any]:
-    card = card_of(model)
-    return {
-        "type": type(model).__name__,
-        "architecture": card.architecture,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "trained_on": card.data,
-        "training": card.training,
-        "history": [{key: entry.get(key) for key in ("method", "settings", "request")} for entry in card.history],
-    }
-
-
-def _pictures(probe: Probe, scores: Scores, data: Data) -> list[dict[str, Any]]:
-    """A few forget images with every model's answer; none where the inputs are no images."""
-    rows = probe.forget.nonzero()[:, 0]
-    chosen = rows[torch.linspace(0, len(rows) - 1, min(PICTURES, len(rows))).long()]
-    stored = probe.examples.stored(chosen)
-    if not isinstance(stored, Tensor) or stored.ndim != 4 or stored.shape[1] not in (1, 3):
-        return []
-    answers = {
-        model: next(one.predicted for one in said if one.decoder == "output") for model, said in scores.models.items()
-    }
-    return [
-        {
-            "example": int(probe.rows[row]),
-            "label": data.classes[int(probe.labels[row])],
-            "image": _data_uri(image),
-            "answers": {model: data.classes[said[row]] for model, said in answers.items()},
-        }
-        for row, image in zip(chosen.tolist(), stored, strict=True)
-    ]
-
-
-def _data_uri(image: Tensor) -> str:
-    """`[C, H, W]` as a PNG in a data URI; floats are stretched to the full range."""
-    from PIL import Image
-
-    if image.dtype != torch.uint8:
-        image = ((image - image.min()) / (image.max() - image.min()).clamp(min=1e-9) * 255).to(torch.uint8)
-    pixels = image.permute(1, 2, 0).cpu().numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

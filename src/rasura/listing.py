@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 
-from rasura.auditing import DECODERS
+from rasura.auditing import DECODERS, ON_REQUEST
 from rasura.data import DATA_SOURCES
 from rasura.methods import method_class, names
 from rasura.models import FAMILIES, ZOO
@@ -18,5 +18,6 @@ LISTS: dict[str, Callable[[], dict[str, str]]] = {
     "models": lambda: {name: _first_line(build) for name, build in ZOO.items()} | FAMILIES,
     "data": lambda: dict(DATA_SOURCES),
     "decoders": lambda: dict(DECODERS),
+    "on-request": lambda: dict(ON_REQUEST),
 }
 """What `rasura list` can show."""

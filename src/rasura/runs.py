@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from rasura.auditing import read_scores
-from rasura.data import Data, ForgetClasses
+from rasura.auditing import Goal, Shadows, read_scores
+from rasura.contents import versions
+from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_data, resolve
 from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
-from rasura.finding import Finding, audit_all, recomputed, versions
-from rasura.methods.contract import Method, Outcome, forget, name_of
-from rasura.models import fresh_model, to_card, with_card, write_model
+from rasura.finding import NO_SHADOWS, Finding, audit_all, recomputed
+from rasura.methods.contract import Method, forget, name_of
+from rasura.models import card_of, fresh_model, hash_of_model, to_card, with_card, write_model
 from rasura.models.card import Card
 from rasura.progress import Progress
+from rasura.strength import Search, search_strength
 from rasura.training import Recipe, fit, resolved
 
 RUN, CHECKPOINT = "run.json", "checkpoint.pt"
@@ -72,13 +74,19 @@ def train_run(
     seed: int,
     folder: Path,
     progress: Progress,
+    without_samples: ForgetSamples | None = None,
 ) -> nn.Module:
-    """Train a model into a run folder, or take it from there; with classes left out it is a retrained reference."""
+    """Train a model into a run folder, or take it from there; with something left out it is a retrained reference."""
     check_seed(seed)
-    excluded = data.class_numbers(without) if without else ()
-    kept = data.train.take(~torch.isin(data.train.labels, torch.tensor(excluded)))
-    left_out = [data.classes[number] for number in excluded]
-    training = {"recipe": asdict(recipe), "seed": seed, "without": left_out}
+    kept = torch.ones(len(data.train), dtype=torch.bool)
+    training = {"recipe": asdict(recipe), "seed": seed, "without": []}
+    if without:
+        excluded = data.class_numbers(without)
+        kept &= ~torch.isin(data.train.labels, torch.tensor(excluded))
+        training["without"] = [data.classes[number] for number in excluded]
+    if without_samples:
+        kept[resolve(without_samples, data).forget_rows] = False
+        training["without_samples"] = sorted(without_samples.indices)
     card = to_card(architecture, data, training=training)
     spec = {"kind": "train", "data": hash_of_data(data), "model": _as_json(card)}
 
@@ -86,7 +94,15 @@ def train_run(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = fresh_model(card)
-        fit(model, kept, recipe, seed, checkpoint=partial / CHECKPOINT, progress=progress, label=f"train {folder.name}")
+        fit(
+            model,
+            data.train.take(kept),
+            recipe,
+            seed,
+            checkpoint=partial / CHECKPOINT,
+            progress=progress,
+            label=f"train {folder.name}",
+        )
         used = training | {"recipe": asdict(resolved(recipe, model))}
         write_model(with_card(model, to_card(architecture, data, training=used)), partial)
 
@@ -97,25 +113,35 @@ def train_run(
 def forget_run(
     model: nn.Module,
     data: Data,
-    request: ForgetClasses,
+    request: Request,
     method: Method,
     seed: int,
     folder: Path,
     progress: Progress,
+    search: Search | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Forget into a run folder, or take the result from there; the model, and the run's record."""
+    """Forget into a run folder, or take the result from there; the model, and the run's record.
+
+    With a `search`, the method's strength is searched (`search_strength`).
+    """
+    earlier = [entry["request"] for entry in card_of(model).history if "request" in entry]
     spec = {
         "kind": "forget",
         "method": name_of(method),
         "settings": asdict(method),  # pyright: ignore[reportArgumentType]
         "data": hash_of_data(data),
-        "forget": list(data.class_numbers(request.classes)),
+        **_asked(request, data),
         "model": hash_of_model(model),
         "seed": seed,
+        **({"search": asdict(search)} if search else {}),
+        **({"earlier": earlier} if earlier else {}),
     }
 
     def work(partial: Path) -> None:
-        outcome: Outcome = forget(model, data, request, method, seed, progress)
+        if search:
+            outcome = search_strength(model, data, request, method, search, seed, progress)
+        else:
+            outcome = forget(model, data, request, method, seed, progress)
         write_model(outcome.model, partial)
         about = {"seconds": round(outcome.seconds, 3), "warnings": list(outcome.warnings)}
         write_json(partial / "record.json", outcome.record | about)
@@ -127,28 +153,41 @@ def forget_run(
 def audit_runs(
     models: dict[str, tuple[nn.Module, Path]],
     data: Data,
-    request: ForgetClasses,
+    request: Request,
     original: nn.Module,
     references: list[nn.Module],
     seed: int,
     progress: Progress,
+    goal: Goal = "retrain-equivalent",
+    also: tuple[str, ...] = (),
+    shadows: Shadows = NO_SHADOWS,
 ) -> dict[str, dict[str, Any]]:
     """Audit models by name into one run folder each; those that are there already are read. Their `verdict.json`."""
     spec = {
         "kind": "audit",
         "data": hash_of_data(data),
-        "forget": list(data.class_numbers(request.classes)),
+        **_asked(request, data),
         "original": hash_of_model(original),
         "references": [hash_of_model(one) for one in references],
         "seed": seed,
+        "goal": goal,
+        **({"also": sorted(also)} if also else {}),
+        **{kind: [hash_of_model(one) for one in given] for kind, given in vars(shadows).items() if given},
     }
     specs = {name: spec | {"model": hash_of_model(model)} for name, (model, _) in models.items()}
     missing = {name: model for name, (model, folder) in models.items() if not is_done(folder, specs[name])}
     if missing:
-        found = audit_all(missing, data, request, original, references, seed, progress)
+        found = audit_all(missing, data, request, original, references, seed, progress, goal, also, shadows)
         for name in missing:
             make_run(models[name][1], specs[name], _writer(found[name]))
     return {name: read_json(folder / VERDICT) for name, (_, folder) in models.items()}
+
+
+def _asked(request: Request, data: Data) -> dict[str, Any]:
+    """The request as part of a spec."""
+    if isinstance(request, ForgetClasses):
+        return {"forget": list(data.class_numbers(request.classes))}
+    return {"forget_samples": sorted(request.indices)}
 
 
 def write_report(folder: Path) -> Path:
@@ -211,23 +250,6 @@ def load_run(folder: Path, architecture: str | nn.Module | None = None) -> nn.Mo
     from rasura.models import load_model
 
     return load_model(folder, copy.deepcopy(architecture) if isinstance(architecture, nn.Module) else architecture)
-
-
-def hash_of_model(model: nn.Module) -> str:
-    """A hash of all weights and buffers, with their names."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def hash_of_data(data: Data) -> str:
-    """A hash of all labels, class names and stored contents."""
-    parts = [b"".join(part.fingerprints()).hex() + str(part.labels.tolist()) for part in (data.train, data.test)]
-    return hash_of_json([data.name, list(data.classes), *parts])
 
 
 def machine() -> dict[str, Any]:

@@ -53,6 +53,26 @@ def print_summary(rows: list[dict[str, Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
+def print_comparison(rows: list[dict[str, Any]], failed: dict[str, str]) -> None:
+    """Print one row per method of a comparison on stdout, and a line for each that gave no model."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Nearest to retrained first (distance in points outside of the retrained models' range)")
+    columns = ["method", "verdict", "distance", *(one["name"] for one in rows[0]["measures"]), "seconds"]
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("method", "verdict") else "right")
+    for row in rows:
+        shares = [f"{one['value']:.1%}" for one in row["measures"]]
+        seconds = "–" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        verdict = row["verdict"] + qualified(row)
+        table.add_row(row["name"], verdict, f"{100 * row['distance']:.1f}", *shares, seconds)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    for name, reason in failed.items():
+        console.print(f"{name}: no model ({reason})", markup=False)
+
+
 def _plus_minus(value: dict[str, float | None]) -> str:
     mean, half = value["mean"], value["half_width"]
     assert mean is not None

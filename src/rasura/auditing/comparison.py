@@ -1,4 +1,4 @@
-"""A model's scores beside those of the original and of retrained models."""
+"""One score of a model beside those of the original and of retrained models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from rasura.auditing.measure import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
-from rasura.auditing.scores import MODEL, ORIGINAL, Scores
 from rasura.auditing.statistics import (
-    PRIOR_ANSWER_SPREAD,
+    LEAST_MARGIN,
     PRIOR_SPREAD,
     Estimate,
     chance,
@@ -18,15 +16,32 @@ from rasura.auditing.statistics import (
     excess,
     resolved,
     summary,
-    total_variation,
-    wilson,
 )
 
 BOOTSTRAP = 2000
-AREA = "few-shot area"
-RUNGS = (UNWRAPPED, BIAS, HEAD_SWAP)
-ROUTING_FLOOR = 0.10
-"""A total variation from the references' routing below this is never called different."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which score: by which decoder, where, with how many labels of the forget class (0: all)."""
+
+    decoder: str
+    layer: str
+    shots: int = 0
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """What is expected of a score before any model is seen.
+
+    Attributes:
+        prior: standard deviation between retrained models.
+        least: no smaller difference is ever called one.
+    """
+
+    prior: float = PRIOR_SPREAD
+    least: float = LEAST_MARGIN
 
 
 @dataclass(frozen=True)
@@ -34,8 +49,8 @@ class Comparison:
     """One score of the model beside the original and the references.
 
     Attributes:
-        decoder: which decoder, or "few-shot area".
-        layer: where it reads.
+        decoder: which decoder, "few-shot area", or "membership".
+        layer: where it reads; for membership, the signal.
         shots: labels of the forget class it got; 0 means all.
         original: the original model's score.
         model: the audited model's score.
@@ -44,9 +59,11 @@ class Comparison:
         gap: original minus the references' mean, with interval.
         margin: what chance between retrained models does not explain.
         equivalence: the margin for the claim "as retrained".
-        error: standard error that the held-out examples leave in the excess.
+        error: standard error that the examples leave in the excess.
+        scatter: what was expected of the score.
         resolved: whether original and references differ enough for this score to say anything.
         primary: whether the claim ERASED rests on it.
+        untrained: the same score of what never saw any class, by name.
     """
 
     decoder: str
@@ -60,13 +77,15 @@ class Comparison:
     margin: float
     equivalence: float
     error: float
+    scatter: Scatter
     resolved: bool
     primary: bool
+    untrained: dict[str, float]
 
     @property
     def chance(self) -> float:
         """One-sided p-value of lying above, for one more retrained model."""
-        return chance(self.excess.point, self.error, self.references)
+        return chance(self.excess.point, self.error, self.references, self.scatter.prior)
 
     @property
     def above(self) -> bool:
@@ -82,6 +101,11 @@ class Comparison:
     def equivalent(self) -> bool:
         """The whole interval lies inside the margin for that claim."""
         return -self.equivalence < self.excess.low and self.excess.high < self.equivalence
+
+    @property
+    def not_above(self) -> bool:
+        """The whole interval lies below the upper margin for the claim "no more than"."""
+        return self.excess.high < self.equivalence
 
     @property
     def residual_index(self) -> float | None:
@@ -108,157 +132,37 @@ class Comparison:
             "primary": self.primary,
             "above": self.above,
             "below": self.below,
+            "anchors": {name: round(score, 5) for name, score in self.untrained.items()},
         }
 
 
-def accuracy(scores: Scores, model: str, among: np.ndarray) -> Estimate:
-    """Share of the examples in the mask that the model itself names rightly."""
-    right = scores.right(model, OUTPUT, "output")
-    assert right is not None
-    return wilson(int(right[among].sum()), int(among.sum()))
-
-
-@dataclass(frozen=True)
-class _Place:
-    decoder: str
-    layer: str
-    shots: int = 0
-    primary: bool = False
-
-
-def forget_comparisons(scores: Scores, seed: int) -> list[Comparison]:
-    """The forget classes, at every decoder and layer that all models have."""
-    places = [_Place(OUTPUT, "output")]
-    places += [_Place(LINEAR, layer, primary=layer == HEAD_INPUT) for layer, _ in scores.places(LINEAR)]
-    places += [_Place(FEW_SHOT, layer, shots) for layer, shots in scores.places(FEW_SHOT)]
-    places += [_Place(AREA, layer, primary=True) for layer in dict.fromkeys(one for one, _ in scores.places(FEW_SHOT))]
-    places += [_Place(rung, layer) for rung in RUNGS for layer, _ in scores.places(rung)]
-    # What a model answers scatters as little on classes that it never saw as on those that it knows.
-    priors = [PRIOR_ANSWER_SPREAD if place.decoder == OUTPUT else PRIOR_SPREAD for place in places]
-    return [_compared(scores, place, scores.forget, seed, prior) for place, prior in zip(places, priors, strict=True)]
-
-
-def retain_comparisons(scores: Scores, seed: int) -> list[Comparison]:
-    """The retained classes, as the model itself and the linear decoder at the head input name them."""
-    places = [_Place(OUTPUT, "output"), _Place(LINEAR, HEAD_INPUT)]
-    return [_compared(scores, place, ~scores.forget, seed, PRIOR_ANSWER_SPREAD) for place in places]
-
-
-@dataclass(frozen=True)
-class ClassDifference:
-    """One class by one decoder: how far the model lies above the references' mean, and how likely by chance.
-
-    Attributes:
-        number: the class.
-        original: the original's share of right answers; `model`: the model's; `references`: their mean.
-        above: one-sided p-value for lying above; `below`: for lying below.
-    """
-
-    number: int
-    original: float
-    model: float
-    references: float
-    above: float
-    below: float
-
-
-def class_differences(scores: Scores, decoder: str, layer: str, numbers: Sequence[int]) -> list[ClassDifference]:
-    """Class by class, for a mean over classes may hide the one that stands out; none if a model lacks the decoder."""
-    right = {model: scores.right(model, decoder, layer) for model in (MODEL, ORIGINAL, *scores.references)}
-    if not scores.references or any(one is None for one in right.values()):
-        return []
-    found = []
-    for number in numbers:
-        each = {model: one[scores.labels == number] for model, one in right.items() if one is not None}
-        means = [float(each[name].mean()) for name in scores.references]
-        paired = each[MODEL] - np.mean([each[name] for name in scores.references], axis=0)
-        difference, error = float(paired.mean()), float(paired.std()) / np.sqrt(len(paired))
-        above, below = (chance(sign * difference, error, means) for sign in (1, -1))
-        found.append(
-            ClassDifference(
-                number, float(each[ORIGINAL].mean()), float(each[MODEL].mean()), float(np.mean(means)), above, below
-            )
-        )
-    return found
-
-
-def _compared(scores: Scores, place: _Place, among: np.ndarray, seed: int, prior: float = PRIOR_SPREAD) -> Comparison:
-    each = {model: _per_example(scores, model, place)[among] for model in scores.models}
-    references = np.stack([each[name] for name in scores.references])
-    means = tuple(float(row.mean()) for row in references)
-    gap = excess(each[ORIGINAL], references, BOOTSTRAP, seed, prior)
+def compared(
+    place: Place,
+    model: np.ndarray,
+    original: np.ndarray,
+    references: Sequence[np.ndarray],
+    seed: int,
+    scatter: Scatter,
+    untrained: dict[str, float],
+) -> Comparison:
+    """A score that is a mean over the same examples for all models, each given as an array `[n]`."""
+    each = np.stack(references)
+    means = tuple(float(row.mean()) for row in each)
+    gap = excess(original, each, BOOTSTRAP, seed, scatter.prior)
     return Comparison(
         decoder=place.decoder,
         layer=place.layer,
         shots=place.shots,
-        original=float(each[ORIGINAL].mean()),
-        model=float(each[MODEL].mean()),
+        original=float(original.mean()),
+        model=float(model.mean()),
         references=means,
-        excess=excess(each[MODEL], references, BOOTSTRAP, seed, prior),
+        excess=excess(model, each, BOOTSTRAP, seed, scatter.prior),
         gap=gap,
-        margin=detection_margin(means, prior),
-        equivalence=equivalence_margin(means, gap),
-        error=float((each[MODEL] - references.mean(0)).std() / np.sqrt(among.sum())),
+        margin=detection_margin(means, scatter.prior, least=scatter.least),
+        equivalence=equivalence_margin(means, gap, scatter.prior, scatter.least),
+        error=float((model - each.mean(0)).std() / np.sqrt(len(model))),
+        scatter=scatter,
         resolved=resolved(gap, means),
         primary=place.primary,
+        untrained=untrained,
     )
-
-
-def _per_example(scores: Scores, model: str, place: _Place) -> np.ndarray:
-    if place.decoder == AREA:
-        return _area(scores, model, place.layer)
-    right = scores.right(model, place.decoder, place.layer, place.shots)
-    assert right is not None
-    return right
-
-
-def _area(scores: Scores, model: str, layer: str) -> np.ndarray:
-    """Each example's share of right answers over the few-shot curve, averaged over log n (trapezoid rule)."""
-    counts = sorted(shots for at, shots in scores.places(FEW_SHOT) if at == layer and shots)
-    curve = np.stack([_per_example(scores, model, _Place(FEW_SHOT, layer, shots)) for shots in counts])
-    if len(counts) == 1:
-        return curve[0]
-    place = np.log(counts)
-    return np.trapezoid(curve, place, axis=0) / (place[-1] - place[0])
-
-
-def outputs(scores: Scores) -> dict[str, Any]:
-    """Every model's own accuracy: forget, retain, and class by class."""
-    found = {}
-    for model in scores.models:
-        right = scores.right(model, OUTPUT, "output")
-        assert right is not None
-        found[model] = {
-            "forget": accuracy(scores, model, scores.forget).to_json(),
-            "retain": accuracy(scores, model, ~scores.forget).to_json(),
-            "per_class": [round(float(right[scores.labels == number].mean()), 5) for number in _numbers(scores)],
-        }
-    return found
-
-
-def routing(scores: Scores) -> dict[str, Any]:
-    """Where forget images go: the share of each answer, and how far it lies from the references' mean.
-
-    A model's distance is the total variation to the references' mean; each reference's is that to the mean of the
-    others. The band ends at mean + detection margin of the references' distances.
-    """
-    shares = {model: _answers(scores, model) for model in scores.models}
-    found: dict[str, Any] = {"shares": {model: [round(float(x), 5) for x in row] for model, row in shares.items()}}
-    references = [shares[name] for name in scores.references]
-    if len(references) < 2:
-        return found | {"distance": None, "band": None, "outside": False}
-    own = [
-        total_variation(row, np.mean([other for other in references if other is not row], axis=0)) for row in references
-    ]
-    distance = total_variation(shares[MODEL], np.mean(references, axis=0))
-    band = max(ROUTING_FLOOR, float(np.mean(own)) + detection_margin(own))
-    return found | {"distance": round(distance, 5), "band": round(band, 5), "outside": distance > band}
-
-
-def _answers(scores: Scores, model: str) -> np.ndarray:
-    said = next(one.predicted for one in scores.models[model] if one.decoder == OUTPUT)
-    return np.bincount(said[scores.forget], minlength=len(scores.classes)) / scores.forget.sum()
-
-
-def _numbers(scores: Scores) -> range:
-    return range(len(scores.classes))

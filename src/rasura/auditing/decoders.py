@@ -46,22 +46,22 @@ def fit_logistic(
         start: where to begin, `[d + 1, K, P]`; default: zeros.
     """
     design = torch.cat([features, torch.ones(len(features), 1)], dim=1)
-    share = (weights / weights.sum(1, keepdim=True)).T.contiguous()
-    truth = torch.nn.functional.one_hot(labels, classes)
+    share = weights / weights.sum(1, keepdim=True)
+    truth = torch.nn.functional.one_hot(labels, classes).T.float()[:, None]
     ridge = torch.full((design.shape[1], 1, 1), penalty)
     ridge[-1] = 0
 
     def value_and_slope(solution: Tensor) -> tuple[Tensor, Tensor]:
         odds = _odds(design, solution)
-        right = odds.gather(1, labels[:, None, None].expand(-1, 1, len(weights)))[:, 0]
-        value = -(share * right.clamp(min=1e-30).log()).sum(0) + (ridge * solution.square()).sum((0, 1)) / 2
-        error = odds.sub_(truth[:, :, None]).mul_(share[:, None])
-        slope = (design.T @ error.flatten(1)).view(solution.shape)
+        right = odds.gather(0, labels.expand(1, len(weights), -1))[0]
+        value = -(share * right.clamp(min=1e-30).log()).sum(1) + (ridge * solution.square()).sum((0, 1)) / 2
+        error = odds.sub_(truth).mul_(share)
+        slope = (error.flatten(0, 1) @ design).T.reshape(solution.shape)
         return value, slope + ridge * solution
 
     solution = torch.zeros(design.shape[1], classes, len(weights)) if start is None else start
     for _ in range(ROUNDS):
-        metric = _metric(design, share.mean(1), _odds(design, solution).mean(2), penalty)
+        metric = _metric(design, share.mean(0), _odds(design, solution).mean(1), penalty)
         solution, solved = minimise(value_and_slope, solution, metric)
         if solved:
             break
@@ -115,8 +115,9 @@ def minimise(
 def cross_fitted(features: Tensor, labels: Tensor, folds: Tensor, classes: int) -> Tensor:
     """Predicted class `[N]` of each example by a logistic regression that did not see it.
 
-    The penalty for a fold is the one with the least loss over the *other* folds' left-out examples, so that no example
-    helps to choose the regression that scores it.
+    Every class weighs alike, however many examples it has: else a rare class would go unread in any model. The penalty
+    for a fold is the one with the least loss over the *other* folds' left-out examples, so that no example helps to
+    choose the regression that scores it.
 
     Args:
         features: `[N, d]`.
@@ -126,17 +127,34 @@ def cross_fitted(features: Tensor, labels: Tensor, folds: Tensor, classes: int) 
     """
     design = standardised(features)
     number = int(folds.max()) + 1
-    weights = torch.stack([(folds != fold).float() for fold in range(number)])
-    losses, choices, fitted = [], [], None
+    alike = balanced(labels, classes)
+    weights = torch.stack([(folds != fold) * alike for fold in range(number)])
+    # With more directions than examples to fit, where an example ties between classes the shared metric would decide;
+    # it knows the answers of the folds that were fitted to the example. Then each fold is fitted alone.
+    together = design.shape[1] < int((weights > 0).sum(1).min())
+    losses, choices = [], []
+    fitted = torch.zeros(design.shape[1] + 1, classes, number)
     for penalty in PENALTIES:
-        fitted = fit_logistic(design, labels, weights, penalty, classes, start=fitted)
+        parts = [slice(number)] if together else [slice(fold, fold + 1) for fold in range(number)]
+        fits = [fit_logistic(design, labels, weights[part], penalty, classes, fitted[:, :, part]) for part in parts]
+        fitted = torch.cat(fits, dim=2)
         logits = scores(design, fitted)[torch.arange(len(labels)), :, folds]
-        each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        each = alike * torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         losses.append(torch.zeros(number).index_add_(0, folds, each))
         choices.append(logits.argmax(1))
     of_others = torch.stack(losses).sum(1, keepdim=True) - torch.stack(losses)
     chosen = of_others.argmin(0)
     return torch.stack(choices)[chosen[folds], torch.arange(len(labels))]
+
+
+def balanced(labels: Tensor, classes: int) -> Tensor:
+    """Weights `[N]`, mean 1, that give every class present the same sum.
+
+    >>> balanced(torch.tensor([0, 0, 0, 2]), 3)
+    tensor([0.6667, 0.6667, 0.6667, 2.0000])
+    """
+    counts = labels.bincount(minlength=classes)
+    return len(labels) / (counts > 0).sum() / counts[labels].float()
 
 
 def few_shot(
@@ -171,32 +189,34 @@ def scores(features: Tensor, fitted: Tensor) -> Tensor:
 def refit_bias(logits: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
     """Predictions `[N]` from logits `[N, K]` after a bias was added to each class, cross-fitted for log loss.
 
-    Infinite logits count as the least finite one: what is cut off cannot be brought back by a bias.
+    Every class weighs alike. Infinite logits count as the least finite one: what is cut off cannot be brought back by
+    a bias.
     """
     finite = logits.double()
     low, high = finite[finite.isfinite()].min(), finite[finite.isfinite()].max()
     finite = finite.nan_to_num(nan=float(low), posinf=float(high), neginf=float(low))
-    predicted = torch.zeros_like(labels)
+    predicted, weights = torch.zeros_like(labels), balanced(labels, logits.shape[1]).double()
     for fold in range(int(folds.max()) + 1):
         inside = folds != fold
-        bias = _best_bias(finite[inside], labels[inside])
+        bias = _best_bias(finite[inside], labels[inside], weights[inside])
         predicted[~inside] = (finite[~inside] + bias).argmax(1)
     return predicted
 
 
-def _best_bias(logits: Tensor, labels: Tensor) -> Tensor:
+def _best_bias(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """The bias `[K]` of least log loss, by damped Newton steps from the bias that levels the classes' means."""
-    classes = logits.shape[1]
+    classes, share = logits.shape[1], (weights / weights.sum())[:, None]
     truth = torch.nn.functional.one_hot(labels, classes).double()
     bias = logits.mean() - logits.mean(0)
 
     def loss(at: Tensor) -> Tensor:
-        return -((logits + at).log_softmax(1) * truth).sum(1).mean()
+        return -(share * (logits + at).log_softmax(1) * truth).sum()
 
     for _ in range(50):
         odds = (logits + bias).softmax(1)
-        slope = (odds - truth).mean(0)
-        curve = torch.diag(odds.mean(0)) - odds.T @ odds / len(logits) + 1e-9 * torch.eye(classes, dtype=bias.dtype)
+        slope = (share * (odds - truth)).sum(0)
+        curve = torch.diag((share * odds).sum(0)) - odds.T @ (share * odds)
+        curve += 1e-9 * torch.eye(classes, dtype=bias.dtype)
         step = torch.linalg.solve(curve, slope)
         size = 1.0
         while loss(bias - size * step) > loss(bias) and size > 1e-6:
@@ -208,10 +228,8 @@ def _best_bias(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _odds(design: Tensor, solution: Tensor) -> Tensor:
-    """Probabilities `[N, K, P]`. Much faster than softmax over a short last dimension."""
-    logits = (design @ solution.flatten(1)).view(len(design), *solution.shape[1:])
-    odds = logits.sub_(logits.amax(1, keepdim=True)).exp_()
-    return odds.div_(odds.sum(1, keepdim=True))
+    """Probabilities `[K, P, N]`: with examples last and classes first, the softmax runs along the memory."""
+    return (solution.flatten(1).T @ design.T).view(*solution.shape[1:], len(design)).softmax(0)
 
 
 def _metric(design: Tensor, share: Tensor, odds: Tensor, penalty: float) -> Callable[[Tensor], Tensor]:
@@ -219,8 +237,8 @@ def _metric(design: Tensor, share: Tensor, odds: Tensor, penalty: float) -> Call
 
     It decides how fast the minimum is reached, not where it lies.
     """
-    spread = share[:, None] * (odds * (1 - odds) + 1e-4)
-    blocks = torch.einsum("nd,nk,ne->kde", design, spread, design)
+    spread = share * (odds * (1 - odds) + 1e-4)
+    blocks = torch.stack([(design.T * one) @ design for one in spread])
     ridge = torch.full((design.shape[1],), penalty)
     ridge[-1] = 1e-6
     factors = torch.linalg.cholesky(blocks + torch.diag(ridge))

@@ -1,34 +1,55 @@
 """What one model shows: its own answers, and what decoders read out of it. Models are compared later, in `judge`."""
 
+import contextlib
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rasura.activations import Anatomy, Point, anatomy, features
+from rasura.auditing.decoded import (
+    BATCH_NORM,
+    BIAS,
+    FEW_SHOT,
+    HEAD_INPUT,
+    HEAD_SWAP,
+    KERNEL,
+    LINEAR,
+    LOG_ODDS,
+    NEIGHBOURS,
+    OUTPUT,
+    PERCEPTRON,
+    PROTOTYPE,
+    QUANTISED,
+    RUNNER_UP,
+    SHUFFLED,
+    STITCH,
+    UNWRAPPED,
+    WHITENED,
+    Anchor,
+    Decoded,
+    Head,
+)
 from rasura.auditing.decoders import cross_fitted, few_shot, refit_bias
+from rasura.auditing.inside import Inside, look_inside
+from rasura.auditing.members import Members, remember
+from rasura.auditing.nonlinear import (
+    kernel_machine,
+    nearest_neighbours,
+    perceptron,
+    shuffled_linear,
+    whitened_linear,
+)
+from rasura.auditing.outputs import forget_log_odds
 from rasura.auditing.probe import Probe
+from rasura.auditing.recovery import answers, batch_norm_recalibrated, linear_stitch, prototypes, quantised
 from rasura.errors import InputError
 from rasura.progress import Progress, silent
 
-HEAD_INPUT = "head input"
-OUTPUT, LINEAR, FEW_SHOT = "output", "linear", "few-shot"
-RUNNER_UP = "best other"
-UNWRAPPED, BIAS, HEAD_SWAP = "unwrapped", "bias", "head swap"
-DECODERS = {
-    OUTPUT: "the model's own answers",
-    RUNNER_UP: "the model's own answer among the classes to keep; makes the self-test's silenced model",
-    LINEAR: "K-way logistic regression, 5-fold cross-fitted; every stage and the head input",
-    FEW_SHOT: "the head refitted with n labels of the forget class (n = 1 … 100, all), 10 draws; head input",
-    UNWRAPPED: "recovery: the head's own outputs, where code after it changes them",
-    BIAS: "recovery: one bias per class refitted, cross-fitted",
-    HEAD_SWAP: "recovery: the original's head on this model's features",
-}
-"""Every decoder with a line on what it reads."""
 SHOTS = (1, 2, 5, 10, 20, 50, 100)
 """Labels of the forget class that a few-shot head gets; all those of the half come on top."""
 DRAWS = 10
@@ -37,71 +58,80 @@ RETAIN_SHOTS = 100
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
-    """What one decoder said of each probe example.
+class Measured:
+    """All that the audit keeps of one model.
 
     Attributes:
-        decoder: "output" (the model itself), "best other" (its answer among the classes to keep), "linear", "few-shot",
-            or a rung of the recovery ladder: "unwrapped", "bias", "head swap".
-        layer: a module's name, or "head input".
-        shots: labels of the forget class that the decoder got; 0 means all.
-        draw: which draw of the labels; 0 where there is one only.
-        predicted: int16 `[N]`, the class said; −1 where the decoder did not score the example.
+        decoded: what each decoder said.
+        inside: what is compared between models stage by stage; None for an anchor that has no vote.
+        members: how much training examples of the request look like training examples; None if not asked for.
+        seconds: wall-clock time per block.
     """
 
-    decoder: str
-    layer: str
-    shots: int
-    draw: int
-    predicted: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """A linear head: logits are `weight @ features + bias`."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Logits `[N, K]` of head inputs `[N, d]`."""
-        return inputs @ self.weight.T + self.bias
+    decoded: list[Decoded]
+    inside: Inside | None = None
+    members: Members | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def measure(
-    model: nn.Module, probe: Probe, head: Head | None, seed: int, progress: Progress = silent, label: str = "audit"
-) -> list[Decoded]:
-    """Run the model once on the probe, then every decoder on what was found.
+    model: nn.Module, probe: Probe, anchor: Anchor | None, seed: int, progress: Progress = silent, label: str = "audit"
+) -> Measured:
+    """Run the model over the probe, then every decoder on what was found.
 
     Args:
         model: any classifier.
         probe: the held-out examples.
-        head: the original model's head, for the head-swap rung; None leaves that rung out.
-        seed: of the draws of few-shot labels.
+        anchor: the original's head and features, for the rungs that need them; None leaves those out.
+        seed: of draws.
         progress: called per batch and per decoder.
         label: what the progress bar says.
 
     Raises:
         InputError: NaN logits or features.
     """
-    parts = anatomy(model, probe.examples.batch(torch.arange(min(2, len(probe.labels))))[0])
-    head_output = Point(parts.head)
-    found, logits = features(model, probe.examples, [*parts.points, head_output], progress=progress, label=label)
-    _check_finite(found, logits)
-    inner = found[Point(parts.head, "input")]
-    decoded = [_decoded(OUTPUT, "output", logits.argmax(1))]
-    others = logits.clone()
-    others[:, list(probe.forget_classes)] = -torch.inf
-    decoded.append(_decoded(RUNNER_UP, "output", others.argmax(1)))
-    decoded += _profile(parts, found, inner, probe)
-    decoded += _few_shot_curve(inner, probe, seed)
-    decoded += _ladder(logits, found[head_output], inner, probe, head)
-    return decoded
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "forward"):
+        parts = anatomy(model, _two_of(probe))
+        head_output = Point(parts.head)
+        points = [*parts.points, head_output]
+        found, logits = features(model, probe.examples, points, progress=progress, label=label)
+        _check_finite({point: found[point] for point in parts.points}, logits)
+    head_input, head_logits = Point(parts.head, "input"), found[head_output]
+    inner, stages = found[head_input], stage_names(parts)
+    layers = _unlike({name: found[Point(stage)] for stage, name in stages.items()} | {HEAD_INPUT: inner})
+    decoded, inside, members = _answers(logits, probe), None, None
+    with _timed(seconds, "linear decoders"):
+        decoded += [_linear(name, vectors, probe) for name, vectors in layers.items()]
+    if probe.pairs is not None:
+        with _timed(seconds, "membership"):
+            members = remember(model, probe, (logits, head_logits, inner), (head_output, head_input), anchor)
+    if not probe.forget_classes:
+        return Measured(decoded, inside, members, seconds)
+    with _timed(seconds, "few-shot heads"):
+        decoded += _few_shot_curve(inner, probe, seed)
+    with _timed(seconds, "other decoders"):
+        decoded += _other_readers(inner, probe, seed)
+    with _timed(seconds, "recovery"):
+        decoded += _ladder(logits, head_logits, inner, probe, anchor)
+        decoded += _further_rungs(model, inner, probe, anchor, seed)
+    with _timed(seconds, "geometry"):
+        inside = look_inside(layers, probe, read_head(model, probe), seed)
+    return Measured(decoded, inside, members, seconds)
+
+
+def decode_vectors(vectors: Tensor, probe: Probe, seed: int) -> list[Decoded]:
+    """What the head-input decoders read of any vectors `[N, d]`, for anchors that are no trained model."""
+    return [
+        _linear(HEAD_INPUT, vectors, probe),
+        *_few_shot_curve(vectors, probe, seed),
+        *_other_readers(vectors, probe, seed),
+    ]
 
 
 def read_head(model: nn.Module, probe: Probe) -> Head | None:
     """The model's last linear map; None if it is not one that acts on a vector (a k×k convolution, say)."""
-    parts = anatomy(model, probe.examples.batch(torch.arange(min(2, len(probe.labels))))[0])
+    parts = anatomy(model, _two_of(probe))
     module: Any = model.get_submodule(parts.head)
     weight = module.weight.detach().float().cpu()
     weight = weight.T if type(module).__name__ == "Conv1D" else weight
@@ -111,18 +141,56 @@ def read_head(model: nn.Module, probe: Probe) -> Head | None:
     return Head(weight.flatten(1), bias)
 
 
-def _profile(parts: Anatomy, found: dict[Point, Tensor], inner: Tensor, probe: Probe) -> list[Decoded]:
-    """The linear decoder at every stage and at the head input; the same features are decoded once."""
-    # A net inside a wrapper has the same stages: they are called as without it.
+def read_anchor(original: nn.Module, probe: Probe) -> Anchor | None:
+    """The original's head and what goes into it; None if its head does not act on a vector."""
+    head = read_head(original, probe)
+    if head is None:
+        return None
+    point = Point(anatomy(original, _two_of(probe)).head, "input")
+    return Anchor(head, features(original, probe.examples, [point])[0][point])
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], block: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    seconds[block] = seconds.get(block, 0.0) + time.perf_counter() - begun
+
+
+def _two_of(probe: Probe) -> Any:
+    return probe.examples.batch(torch.arange(min(2, len(probe.labels))))[0]
+
+
+def _answers(logits: Tensor, probe: Probe) -> list[Decoded]:
+    """The model's own answers, with its confidence; its best other answers; its log-odds of the forget classes."""
+    said, confidence = logits.argmax(1), logits.softmax(1).amax(1)
+    forgotten = list(probe.forget_classes)
+    others = logits.clone()
+    others[:, forgotten] = -torch.inf
+    found = [_decoded(OUTPUT, "output", said, value=confidence), _decoded(RUNNER_UP, "output", others.argmax(1))]
+    if forgotten:
+        found.append(_decoded(LOG_ODDS, "output", said, value=forget_log_odds(logits, forgotten)))
+    return found
+
+
+def _unlike(layers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The layers but those whose features are the head's inputs: they need not be decoded twice."""
+    inner = layers[HEAD_INPUT]
+    return {
+        name: vectors
+        for name, vectors in layers.items()
+        if name == HEAD_INPUT or vectors.shape != inner.shape or not torch.equal(vectors, inner)
+    }
+
+
+def _linear(name: str, vectors: Tensor, probe: Probe) -> Decoded:
+    return _decoded(LINEAR, name, cross_fitted(vectors, probe.labels, probe.folds, probe.classes))
+
+
+def stage_names(parts: Anatomy) -> dict[str, str]:
+    """What each stage is called: a net inside a wrapper has the same stages as without it."""
     prefix = _shared_prefix(parts.operators)
-    at_head = cross_fitted(inner, probe.labels, probe.folds, probe.classes)
-    profile = []
-    for stage in parts.stages:
-        vectors = found[Point(stage)]
-        same = vectors.shape == inner.shape and torch.equal(vectors, inner)
-        said = at_head if same else cross_fitted(vectors, probe.labels, probe.folds, probe.classes)
-        profile.append(_decoded(LINEAR, stage.removeprefix(prefix), said))
-    return [*profile, _decoded(LINEAR, HEAD_INPUT, at_head)]
+    return {stage: stage.removeprefix(prefix) for stage in parts.stages}
 
 
 def _shared_prefix(names: Sequence[str]) -> str:
@@ -161,15 +229,54 @@ def shot_counts(probe: Probe) -> list[int]:
     return [shots for shots in SHOTS if shots < least]
 
 
-def _ladder(logits: Tensor, head_output: Tensor, inner: Tensor, probe: Probe, head: Head | None) -> list[Decoded]:
-    """Ways to bring the class back with little effort, cheapest first."""
+def _other_readers(inner: Tensor, probe: Probe, seed: int) -> list[Decoded]:
+    """Decoders that tricks on the linear one do not fool, and the control that must read nothing."""
+    given = inner, probe.labels, probe.folds, probe.classes
+    said = {
+        WHITENED: whitened_linear(*given),
+        NEIGHBOURS: nearest_neighbours(*given),
+        KERNEL: kernel_machine(*given, seed),
+        PERCEPTRON: perceptron(*given, seed),
+        SHUFFLED: shuffled_linear(*given, seed),
+    }
+    return [_decoded(name, HEAD_INPUT, one) for name, one in said.items()]
+
+
+def _ladder(logits: Tensor, head_logits: Tensor, inner: Tensor, probe: Probe, anchor: Anchor | None) -> list[Decoded]:
+    """Ways to bring the class back with next to no effort, cheapest first."""
     rungs = []
-    if head_output.shape[1] == probe.classes and not torch.equal(head_output.argmax(1), logits.argmax(1)):
-        rungs.append(_decoded(UNWRAPPED, "output", head_output.argmax(1)))
+    if head_logits.shape[1] == probe.classes and not torch.equal(head_logits.argmax(1), logits.argmax(1)):
+        rungs.append(_decoded(UNWRAPPED, "output", head_logits.argmax(1)))
     rungs.append(_decoded(BIAS, "output", refit_bias(logits, probe.labels, probe.folds)))
-    if head is not None and head.weight.shape[1] == inner.shape[1]:
-        rungs.append(_decoded(HEAD_SWAP, HEAD_INPUT, head(inner).argmax(1)))
+    if anchor is not None and anchor.head.weight.shape[1] == inner.shape[1]:
+        rungs.append(_decoded(HEAD_SWAP, HEAD_INPUT, anchor.head(inner).argmax(1)))
     return rungs
+
+
+def _further_rungs(model: nn.Module, inner: Tensor, probe: Probe, anchor: Anchor | None, seed: int) -> list[Decoded]:
+    """Ways that need some retained examples, a few labels, or the net to be run again."""
+    rungs = [
+        _decoded(PROTOTYPE, HEAD_INPUT, said, shots, draw)
+        for shots, draws in prototypes(
+            inner, probe.labels, probe.halves, probe.forget_classes, probe.classes, draws=DRAWS, seed=seed
+        ).items()
+        for draw, said in enumerate(draws)
+    ]
+    if anchor is not None:
+        said = linear_stitch(inner, anchor.inputs, ~probe.forget, anchor.head, probe.folds)
+        rungs.append(_decoded(STITCH, HEAD_INPUT, said))
+    recalibrated = batch_norm_recalibrated(model, probe, seed)
+    if recalibrated is not None:
+        rungs.append(_decoded(BATCH_NORM, "output", recalibrated))
+    return [*rungs, *_rounded_weights(model, probe, seed)]
+
+
+def _rounded_weights(model: nn.Module, probe: Probe, seed: int) -> list[Decoded]:
+    try:
+        copies = {name: quantised(model, bits) for name, bits in QUANTISED.items()}
+    except InputError:
+        return []  # weights that a hook computes cannot be rounded
+    return [_decoded(name, "output", answers(copied, probe, seed)) for name, copied in copies.items()]
 
 
 def _sampled(probe: Probe, among: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -181,13 +288,16 @@ def _sampled(probe: Probe, among: Tensor, most: int, generator: torch.Generator)
     return torch.cat(chosen)
 
 
-def _decoded(decoder: str, layer: str, said: Tensor, shots: int = 0, draw: int = 0) -> Decoded:
-    return Decoded(decoder, layer, shots, draw, said.to(torch.int16).numpy())
+def _decoded(
+    decoder: str, layer: str, said: Tensor, shots: int = 0, draw: int = 0, value: Tensor | None = None
+) -> Decoded:
+    numbers = None if value is None else value.float().numpy()
+    return Decoded(decoder, layer, shots, draw, said.to(torch.int16).numpy(), numbers)
 
 
 def _check_finite(found: dict[Point, Tensor], logits: Tensor) -> None:
     if logits.isnan().any():
         raise InputError(f"model: {int(logits.isnan().any(1).sum())} examples have NaN logits; allowed: finite logits")
     for point, vectors in found.items():
-        if point.side == "input" and not vectors.isfinite().all():
+        if not vectors.isfinite().all():
             raise InputError(f"model: NaN or infinite values at {point.module}; allowed: finite features")

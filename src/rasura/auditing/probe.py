@@ -1,18 +1,40 @@
-"""The held-out examples that an audit decodes from: which they are, how they are split, what they may not contain."""
+"""The examples that an audit looks at: which they are, how they are split, what they may not contain."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rasura.data import Data, Examples, ForgetClasses, Request, resolve
+from rasura.data import Data, Examples, Request, resolve
 from rasura.errors import InputError
 
 FOLDS = 5
 LEAST_EXAMPLES = 2 * FOLDS
 """Held-out examples of a forget class below which nothing can be cross-fitted."""
+MOST_FORGOTTEN, MOST_RETAINED = 1_000, 2_000
+"""Held-out examples that are decoded: of each forget class, and of all retained classes together, evenly. More would
+make intervals a little narrower and every decoder slower."""
+LEAST_RETAINED = 50
+"""Where there are many retained classes, each still gives so many."""
 MOST_OVERLAP = 0.01
 """Share of held-out examples that may also occur in the training data; they are left out. More is refused."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Training examples that are to be forgotten, each beside a held-out example of its class.
+
+    Attributes:
+        members: the P training examples.
+        rows: int64 `[P]`, their positions in the training data.
+        held_out: int64 `[P]`, positions of the others among the probe's examples.
+        folds: int64 `[P]`, 0..4, stratified by class.
+    """
+
+    members: Examples
+    rows: Tensor
+    held_out: Tensor
+    folds: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,14 +42,15 @@ class Probe:
     """Held-out examples, split for cross-fitting.
 
     Attributes:
-        examples: held-out examples that do not occur in the training data.
+        examples: held-out examples that do not occur in the training data, at most so many of each class.
         rows: int64 `[N]`, their positions in the data's held-out part.
         labels: int64 `[N]`.
         forget: bool `[N]`, true for examples of a forget class.
         folds: int64 `[N]`, 0..4, stratified by class.
         halves: int64 `[N]`, 0 or 1, stratified by class: one half gives few-shot labels while the other is scored.
         classes: K.
-        forget_classes: numbers of the classes that were to be forgotten.
+        forget_classes: numbers of the classes that were to be forgotten; empty for a sample request.
+        pairs: training examples of the request beside held-out ones; None for a class request with fewer than ten.
         overlap: how many held-out examples were left out because the training data holds them too.
     """
 
@@ -39,19 +62,19 @@ class Probe:
     halves: Tensor
     classes: int
     forget_classes: tuple[int, ...]
+    pairs: Pairs | None
     overlap: int
 
 
 def make_probe(data: Data, request: Request, seed: int) -> Probe:
-    """The probe of a class request, the same for every model that is audited on it.
+    """The probe of a request, the same for every model that is audited on it.
 
     Raises:
-        InputError: a sample request; held-out examples that overlap with the training data by more than one in a
-            hundred; fewer than ten held-out examples of a class.
+        InputError: held-out examples that overlap with the training data by more than one in a hundred; fewer than ten
+            held-out examples of a class; fewer than ten training examples to forget.
     """
-    if not isinstance(request, ForgetClasses):
-        raise InputError("request: the audit takes class requests; allowed: ForgetClasses")
-    forget_classes = resolve(request, data).forget_classes
+    parts = resolve(request, data)
+    forget_classes = parts.forget_classes
     seen = set(data.train.fingerprints())
     clean = torch.tensor([print_ not in seen for print_ in data.test.fingerprints()], dtype=torch.bool)
     overlap = int((~clean).sum())
@@ -60,14 +83,20 @@ def make_probe(data: Data, request: Request, seed: int) -> Probe:
             f"data: {overlap} of {len(data.test)} held-out examples occur in the training data too; allowed: at most "
             f"{MOST_OVERLAP:.0%}. Hold out examples that the model was not trained on"
         )
-    rows = clean.nonzero()[:, 0]
-    examples = data.test.take(rows)
     for number, name in enumerate(data.classes):
-        count = int((examples.labels == number).sum())
+        count = int((data.test.labels[clean] == number).sum())
         if count < LEAST_EXAMPLES:
             raise InputError(
                 f"data: {count} held-out examples of {name!r}; allowed: {LEAST_EXAMPLES} or more of every class"
             )
+    rows = _chosen(data, clean, forget_classes, seed)
+    examples = data.test.take(rows)
+    pairs = _pairs(parts.forget, parts.forget_rows, examples.labels, seed)
+    if pairs is None and not forget_classes:
+        raise InputError(
+            "request: fewer than ten training examples to forget that have a held-out one of their class beside them; "
+            f"allowed: {LEAST_EXAMPLES} or more"
+        )
     return Probe(
         examples=examples,
         rows=rows,
@@ -77,8 +106,38 @@ def make_probe(data: Data, request: Request, seed: int) -> Probe:
         halves=_stratified(examples.labels, 2, seed + 1),
         classes=len(data.classes),
         forget_classes=forget_classes,
+        pairs=pairs,
         overlap=overlap,
     )
+
+
+def _chosen(data: Data, clean: Tensor, forget_classes: tuple[int, ...], seed: int) -> Tensor:
+    """Positions of the examples to decode, in order: `MOST_FORGOTTEN` of each forget class, the others evenly."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    others = max(1, len(data.classes) - len(forget_classes))
+    each = max(LEAST_RETAINED, MOST_RETAINED // others)
+    chosen = []
+    for number in range(len(data.classes)):
+        members = (clean & (data.test.labels == number)).nonzero()[:, 0]
+        most = MOST_FORGOTTEN if number in forget_classes else each
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:most]])
+    return torch.cat(chosen).sort().values
+
+
+def _pairs(forgotten: Examples, rows: Tensor, held_out: Tensor, seed: int) -> Pairs | None:
+    """As many pairs of each class as both sides can give, `MOST_FORGOTTEN` at most; None if there are too few."""
+    generator = torch.Generator().manual_seed(seed + 3)
+    members, others = [], []
+    for number in forgotten.labels.unique().tolist():
+        ours, theirs = (labels.eq(number).nonzero()[:, 0] for labels in (forgotten.labels, held_out))
+        most = min(len(ours), len(theirs), MOST_FORGOTTEN)
+        members.append(ours[torch.randperm(len(ours), generator=generator)[:most]])
+        others.append(theirs[torch.randperm(len(theirs), generator=generator)[:most]])
+    chosen = torch.cat(members)
+    if len(chosen) < LEAST_EXAMPLES:
+        return None
+    folds = _stratified(forgotten.labels[chosen], FOLDS, seed + 4)
+    return Pairs(forgotten.take(chosen), rows[chosen], torch.cat(others), folds)
 
 
 def _stratified(labels: Tensor, parts: int, seed: int) -> Tensor:

@@ -1,13 +1,20 @@
-"""Per-example scores of all models as one table, in memory and as Parquet: everything else is computed from it."""
+"""Per-example scores of all models as one table, in memory and as Parquet: the verdict is computed from it alone."""
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from rasura.auditing.measure import Decoded
+from rasura.auditing.decoded import Decoded
+from rasura.auditing.members import Members
 
 ORIGINAL, MODEL = "original", "model"
+RANDOM_NET, RAW_INPUTS = "random net", "raw inputs"
+MEMBERSHIP = "membership"
+"""What the file calls the rows on pairs: `layer` is the signal, `draw` is 1 for the training example of a pair."""
 
 
 def reference_name(number: int) -> str:
@@ -26,9 +33,11 @@ class Scores:
     Attributes:
         labels: int16 `[N]`, the true classes of the probe examples.
         rows: int64 `[N]`, their positions in the data's held-out part.
-        forget_classes: what was to be forgotten.
+        forget_classes: what was to be forgotten; empty for a sample request.
         classes: the classes' names.
         models: per model ("model", "original", "reference 1", …), what its decoders said.
+        untrained: the same for what never saw any class ("random net 1", …, "raw inputs"): head-input decoders only.
+        members: per model, how it treats pairs of a training example of the request and a held-out one.
     """
 
     labels: np.ndarray
@@ -36,6 +45,8 @@ class Scores:
     forget_classes: tuple[int, ...]
     classes: tuple[str, ...]
     models: dict[str, list[Decoded]]
+    untrained: dict[str, list[Decoded]] = field(default_factory=dict)
+    members: dict[str, Members] = field(default_factory=dict)
 
     @property
     def forget(self) -> np.ndarray:
@@ -47,14 +58,26 @@ class Scores:
         """The names of the retrained models."""
         return [name for name in self.models if name not in (ORIGINAL, MODEL)]
 
+    def recast(self, roles: Mapping[str, str]) -> "Scores":
+        """The same table with models in other roles, by the names that they have now; all others are left out."""
+        return replace(
+            self,
+            models={role: self.models[name] for role, name in roles.items()},
+            members={role: self.members[name] for role, name in roles.items() if name in self.members},
+        )
+
     def right(self, model: str, decoder: str, layer: str, shots: int = 0) -> np.ndarray | None:
         """Share of draws in which each example was named rightly, `[N]`; NaN where not scored; None if not measured."""
         rows = [
             np.where(one.predicted < 0, np.nan, one.predicted == self.labels)
-            for one in self.models[model]
+            for one in (self.models.get(model) or self.untrained.get(model) or ())
             if (one.decoder, one.layer, one.shots) == (decoder, layer, shots)
         ]
         return np.mean(rows, axis=0) if rows else None
+
+    def value(self, model: str, decoder: str) -> np.ndarray | None:
+        """The number per example that a decoder gave, `[N]`; None if not measured."""
+        return next((one.value for one in self.models[model] if one.decoder == decoder), None)
 
     def places(self, decoder: str) -> list[tuple[str, int]]:
         """Every (layer, shots) at which all models have the decoder, in the audited model's order."""
@@ -68,50 +91,104 @@ def write_scores(scores: Scores, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    parts = []
-    for model, said in scores.models.items():
-        for one in said:
-            kept = np.flatnonzero(one.predicted >= 0)
-            parts.append(
-                pa.table(
-                    {
-                        "model": _repeated(model, len(kept)),
-                        "decoder": _repeated(one.decoder, len(kept)),
-                        "layer": _repeated(one.layer, len(kept)),
-                        "shots": np.full(len(kept), one.shots, dtype=np.int16),
-                        "draw": np.full(len(kept), one.draw, dtype=np.int16),
-                        "example": scores.rows[kept],
-                        "label": scores.labels[kept],
-                        "predicted": one.predicted[kept],
-                    }
-                )
-            )
-    table = pa.concat_tables(parts).unify_dictionaries()
+    table = pa.concat_tables([*_tables_of_answers(scores), *_tables_of_pairs(scores)]).unify_dictionaries()
     described = {"classes": "\n".join(scores.classes), "forget": ",".join(map(str, scores.forget_classes))}
     parquet.write_table(table.replace_schema_metadata(described), path, compression="zstd")
 
 
+def _tables_of_answers(scores: Scores) -> Iterator[Any]:
+    for model, said in (scores.models | scores.untrained).items():
+        for one in said:
+            kept = np.flatnonzero(one.predicted >= 0)
+            yield _table(
+                (model, one.decoder, one.layer, one.shots, one.draw),
+                scores.rows[kept],
+                scores.labels[kept],
+                one.predicted[kept],
+                None if one.value is None else one.value[kept],
+            )
+
+
+def _tables_of_pairs(scores: Scores) -> Iterator[Any]:
+    for model, members in scores.members.items():
+        for signal, values in members.values.items():
+            for part, rows in enumerate((members.held_out_rows, members.train_rows)):
+                silent = np.full(len(rows), -1, dtype=np.int16)
+                yield _table((model, MEMBERSHIP, signal, 0, part), rows, members.labels, silent, values[part])
+
+
+def _table(key: tuple[str, str, str, int, int], rows: Any, labels: Any, predicted: Any, value: Any) -> Any:
+    import pyarrow as pa
+
+    model, decoder, layer, shots, draw = key
+    return pa.table(
+        {
+            "model": _repeated(model, len(rows)),
+            "decoder": _repeated(decoder, len(rows)),
+            "layer": _repeated(layer, len(rows)),
+            "shots": np.full(len(rows), shots, dtype=np.int16),
+            "draw": np.full(len(rows), draw, dtype=np.int16),
+            "example": rows,
+            "label": labels,
+            "predicted": predicted,
+            "value": pa.nulls(len(rows), pa.float32()) if value is None else pa.array(value, pa.float32()),
+        }
+    )
+
+
 def read_scores(path: Path) -> Scores:
     """The table that `write_scores` wrote."""
+    import pyarrow as pa
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(path)
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    rows, first = np.unique(table["example"].to_numpy(), return_index=True)
-    labels = table["label"].to_numpy()[first]
+    of_pairs = table["decoder"].to_numpy(zero_copy_only=False) == MEMBERSHIP
+    said, pairs = (table.filter(pa.array(mask)) for mask in (~of_pairs, of_pairs))
+    rows, first = np.unique(said["example"].to_numpy(), return_index=True)
+    labels = said["label"].to_numpy()[first]
     models: dict[str, list[Decoded]] = {}
+    for key, part in _runs(said):
+        at = np.searchsorted(rows, part["example"].to_numpy())
+        predicted = np.full(len(rows), -1, dtype=np.int16)
+        predicted[at] = part["predicted"].to_numpy()
+        models.setdefault(key[0], []).append(Decoded(*key[1:], predicted, _values(part, at, len(rows))))
+    untrained = {name: models.pop(name) for name in list(models) if name.startswith((RANDOM_NET, RAW_INPUTS))}
+    forget = tuple(int(number) for number in metadata["forget"].split(",") if number)
+    classes = tuple(metadata["classes"].split("\n"))
+    return Scores(labels, rows, forget, classes, models, untrained, _members(pairs))
+
+
+def _runs(table: Any) -> Iterator[tuple[tuple[str, str, str, int, int], Any]]:
+    """The stretches of rows that share model, decoder, layer, shots and draw."""
     keys = [table[name].to_numpy(zero_copy_only=False) for name in ("model", "decoder", "layer", "shots", "draw")]
     change = np.ones(table.num_rows, dtype=bool)
     change[1:] = np.any([key[1:] != key[:-1] for key in keys], axis=0)
     starts = np.flatnonzero(change)
-    example, predicted = table["example"].to_numpy(), table["predicted"].to_numpy()
-    for start, stop in zip(starts, [*starts[1:], table.num_rows], strict=True):
-        said = np.full(len(rows), -1, dtype=np.int16)
-        said[np.searchsorted(rows, example[start:stop])] = predicted[start:stop]
+    for start, stop in itertools.pairwise([*starts, table.num_rows]):
         model, decoder, layer, shots, draw = (key[start] for key in keys)
-        models.setdefault(str(model), []).append(Decoded(str(decoder), str(layer), int(shots), int(draw), said))
-    forget = tuple(int(number) for number in metadata["forget"].split(","))
-    return Scores(labels, rows, forget, tuple(metadata["classes"].split("\n")), models)
+        yield (str(model), str(decoder), str(layer), int(shots), int(draw)), table.slice(start, stop - start)
+
+
+def _values(part: Any, at: np.ndarray, count: int) -> np.ndarray | None:
+    if part["value"].null_count:
+        return None
+    found = np.full(count, np.nan, dtype=np.float32)
+    found[at] = part["value"].to_numpy()
+    return found
+
+
+def _members(table: Any) -> dict[str, Members]:
+    rows: dict[int, np.ndarray] = {}
+    labels: np.ndarray = np.empty(0, dtype=np.int16)
+    values: dict[str, dict[str, list[np.ndarray]]] = {}
+    for (model, _, signal, _, part), stretch in _runs(table):
+        rows[part], labels = stretch["example"].to_numpy(), stretch["label"].to_numpy()
+        values.setdefault(model, {}).setdefault(signal, []).append(stretch["value"].to_numpy())
+    return {
+        model: Members(rows[1], rows[0], labels, {name: np.stack(both) for name, both in signals.items()})
+        for model, signals in values.items()
+    }
 
 
 def _repeated(text: str, count: int):

@@ -16,9 +16,9 @@ PRIOR_SPREAD, PRIOR_ANSWER_SPREAD = 0.04, 0.005
 answers and accuracy (measured: results/calibration.json)."""
 PRIOR_WEIGHT = 4
 """How many references' worth the expectation counts."""
-TAILS = 12
-"""Limits that a verdict rests on: two primary scores above and below, three rungs, the output, two retained scores,
-routing, and the stages. Each gets its share of the 5 %."""
+TAILS = 15
+"""Limits that a verdict rests on: two primary scores above and below, three rungs and the family of the others, the
+output, two retained scores, routing, the stages, the other readers, and membership. Each gets its share of the 5 %."""
 LARGEST_BLIND_MARGIN = 0.10
 """Ten points: where the anchors lie too close to place a model between them, no wider margin means "as retrained"."""
 LEAST_GAP = 0.03
@@ -109,7 +109,9 @@ def moderated(scores: Sequence[float], prior: float = PRIOR_SPREAD) -> tuple[flo
     return math.sqrt((PRIOR_WEIGHT * prior**2 + (len(scores) - 1) * spread(scores) ** 2) / freedom), freedom
 
 
-def detection_margin(scores: Sequence[float], prior: float = PRIOR_SPREAD, tails: int = TAILS) -> float:
+def detection_margin(
+    scores: Sequence[float], prior: float = PRIOR_SPREAD, tails: int = TAILS, least: float = LEAST_MARGIN
+) -> float:
     """The difference from the references' mean that chance between retrained models does not explain.
 
     The prediction limit for one more retrained model, t · s · √(1 + 1/J) with the moderated spread s, at least five
@@ -119,6 +121,7 @@ def detection_margin(scores: Sequence[float], prior: float = PRIOR_SPREAD, tails
         scores: of the references.
         prior: spread of retrained models that is expected before any is seen.
         tails: how many limits share the 5 %; 2 gives the usual 95 % interval of one score.
+        least: no smaller margin is given.
 
     >>> round(detection_margin([0.30, 0.34, 0.32], tails=2), 4)
     0.0765
@@ -127,7 +130,7 @@ def detection_margin(scores: Sequence[float], prior: float = PRIOR_SPREAD, tails
 
     deviation, freedom = moderated(scores, prior)
     limit = float(t.ppf(1 - (1 - CONFIDENCE) / tails, freedom))
-    return max(LEAST_MARGIN, limit * deviation * math.sqrt(1 + 1 / len(scores)))
+    return max(least, limit * deviation * math.sqrt(1 + 1 / len(scores)))
 
 
 def chance(difference: float, error: float, scores: Sequence[float], prior: float = PRIOR_SPREAD) -> float:
@@ -145,7 +148,9 @@ def chance(difference: float, error: float, scores: Sequence[float], prior: floa
     return float(t.sf(difference / max(1e-9, math.hypot(error, deviation * math.sqrt(1 + 1 / len(scores)))), freedom))
 
 
-def equivalence_margin(scores: Sequence[float], gap: Estimate) -> float:
+def equivalence_margin(
+    scores: Sequence[float], gap: Estimate, prior: float = PRIOR_SPREAD, least: float = LEAST_MARGIN
+) -> float:
     """The difference inside which a model counts as retrained: the margin of one score, at most half of the gap O − R.
 
     Where the gap is not resolved, half of it would be nothing: there the cap is ten points, so that references which
@@ -155,7 +160,8 @@ def equivalence_margin(scores: Sequence[float], gap: Estimate) -> float:
     retrained models when O and R lie close, and would call an honest one RESIDUAL; so only the claim "as retrained" is
     capped.
     """
-    return min(detection_margin(scores, tails=2), gap.point / 2 if resolved(gap, scores) else LARGEST_BLIND_MARGIN)
+    widest = gap.point / 2 if resolved(gap, scores) else LARGEST_BLIND_MARGIN
+    return min(detection_margin(scores, prior, tails=2, least=least), widest)
 
 
 def resolved(gap: Estimate, scores: Sequence[float]) -> bool:

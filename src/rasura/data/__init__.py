@@ -1,8 +1,8 @@
 """What examples are (`Data`, `Examples`), what is to be forgotten (requests), and where data comes from (sources)."""
 
-from rasura.data.dataset import Data, input_shape
+from rasura.data.dataset import Data, hash_of_data, input_shape
 from rasura.data.examples import Examples, Standardise, examples_from
-from rasura.data.requests import ForgetClasses, ForgetSamples, Parts, Request, describe, resolve
+from rasura.data.requests import ForgetClasses, ForgetSamples, Parts, Request, describe, read_samples, resolve
 from rasura.data.sources import DATA_SOURCES, load_data
 
 __all__ = [
@@ -16,7 +16,9 @@ __all__ = [
     "Standardise",
     "describe",
     "examples_from",
+    "hash_of_data",
     "input_shape",
     "load_data",
+    "read_samples",
     "resolve",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rasura.data.examples import Examples, Standardise, examples_from
 from rasura.errors import InputError, unknown
+from rasura.files import hash_of_json
 
 _MOST_CLASSES = 100_000  # labels beyond are identifiers by mistake; naming each would fill the memory
 
@@ -117,6 +118,12 @@ def numbered(count: int) -> tuple[str, ...]:
     if count > _MOST_CLASSES:
         raise InputError(f"labels: {count - 1} is no class number; allowed: 0 to {_MOST_CLASSES - 1}")
     return tuple(str(number) for number in range(count))
+
+
+def hash_of_data(data: Data) -> str:
+    """A hash of all labels, class names and stored contents."""
+    parts = [b"".join(part.fingerprints()).hex() + str(part.labels.tolist()) for part in (data.train, data.test)]
+    return hash_of_json([data.name, list(data.classes), *parts])
 
 
 def input_shape(examples: Examples) -> tuple[int, ...] | dict[str, tuple[int, ...]]:

@@ -1,7 +1,9 @@
 """What is to be forgotten: whole classes, or single training examples."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -43,6 +45,35 @@ class ForgetSamples:
 Request = ForgetClasses | ForgetSamples
 
 
+def read_samples(text: str, data: Data) -> ForgetSamples:
+    """A sample request from words: `3,17,99` (positions), `ids.txt` (one position per line), `1%` or `1%@7` (a random
+    share of the training examples, drawn with seed 0 or 7).
+
+    Raises:
+        InputError: none of these, or a share that leaves no example.
+    """
+    share = re.fullmatch(r"(\d+(?:\.\d+)?)%(?:@(\d+))?", text)
+    if share:
+        count = round(float(share[1]) / 100 * len(data.train))
+        if not 0 < count < len(data.train):
+            raise InputError(f"samples: {text} is {count} of {len(data.train)} examples; allowed: at least 1, not all")
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(int(share[2] or 0)))
+        return ForgetSamples(order[:count].sort().values)
+    if re.fullmatch(r"\d+(,\d+)*", text):
+        return ForgetSamples(int(one) for one in text.split(","))
+    if not Path(text).is_file():
+        raise InputError(
+            f"samples: {text!r} is no file; allowed: 3,17,99, a file with a position per line, 1% or 1%@SEED"
+        )
+    return ForgetSamples(_line(line, text) for line in Path(text).read_text(encoding="utf-8").split())
+
+
+def _line(line: str, path: str) -> int:
+    if not line.isdecimal():
+        raise InputError(f"samples: {line!r} in {path} is no position; allowed: whole numbers, one per line")
+    return int(line)
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """A request resolved against data: which training examples go and which stay.
@@ -50,16 +81,23 @@ class Parts:
     Attributes:
         forget: training examples to forget.
         retain: training examples to keep.
+        forget_rows: int64, positions of the examples to forget in the training data.
         forget_classes: numbers of the classes that go as a whole; empty for a sample request.
     """
 
     forget: Examples
     retain: Examples
+    forget_rows: Tensor
     forget_classes: tuple[int, ...]
 
 
-def resolve(request: Request, data: Data) -> Parts:
+def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
     """Split the training examples by the request.
+
+    Args:
+        request: what is to be forgotten.
+        data: whose training examples are split.
+        taken: a mask `[N]` of training examples that earlier requests took: they are not retained.
 
     Raises:
         InputError: unknown class (with the nearest name), index outside the training set or given twice, nothing to
@@ -73,7 +111,9 @@ def resolve(request: Request, data: Data) -> Parts:
         going = _mask(request.indices, len(data.train))
     else:
         raise InputError(f"request: got {type(request).__name__}; allowed: ForgetClasses, ForgetSamples")
-    return Parts(_filled("forget", data.train.take(going)), _filled("retain", data.train.take(~going)), chosen)
+    staying = ~going if taken is None else ~(going | taken)
+    forget, retain = _filled("forget", data.train.take(going)), _filled("retain", data.train.take(staying))
+    return Parts(forget, retain, going.nonzero()[:, 0], chosen)
 
 
 def describe(request: Request, data: Data) -> str:

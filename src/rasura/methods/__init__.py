@@ -5,15 +5,19 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rasura.methods._history import forgotten_classes
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Method, Outcome, Problem, class_name, forget, method_class, names
 
 if TYPE_CHECKING:
     from rasura.methods.bad_teacher import BadTeacher as BadTeacher
     from rasura.methods.bias_shift import BiasShift as BiasShift
+    from rasura.methods.boundary_expand import BoundaryExpand as BoundaryExpand
     from rasura.methods.boundary_shrink import BoundaryShrink as BoundaryShrink
     from rasura.methods.catastrophic_forgetting_k import CatastrophicForgettingK as CatastrophicForgettingK
     from rasura.methods.damp import Damp as Damp
     from rasura.methods.delete import Delete as Delete
+    from rasura.methods.domain_adversarial import DomainAdversarial as DomainAdversarial
     from rasura.methods.exact_k import ExactK as ExactK
     from rasura.methods.finetune import Finetune as Finetune
     from rasura.methods.gradient_ascent import GradientAscent as GradientAscent
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from rasura.methods.svd_projection import SvdProjection as SvdProjection
     from rasura.methods.unsir import Unsir as Unsir
 
-__all__ = ["Method", "Outcome", "Problem", "forget", "method_class", "names"]
+__all__ = ["Method", "Outcome", "Problem", "Strength", "forget", "forgotten_classes", "method_class", "names"]
 
 
 def __getattr__(name: str) -> Any:

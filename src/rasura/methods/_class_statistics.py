@@ -19,8 +19,8 @@ class Summary:
     """What an edit needs, in float64.
 
     Attributes:
-        prototypes: mean of each class, `[K, d]`.
-        forget: numbers of the forgotten classes, `[F]`.
+        prototypes: mean of each class that is there, `[K, d]`.
+        forget: places of the forgotten classes among them, `[F]`.
         going: moments of the forgotten examples, with scatter.
         retain: moments of the retained examples, with scatter.
         separability: of forgotten from retained examples, 0..1, by a linear probe on examples left out of the rest.
@@ -52,22 +52,27 @@ class Summary:
 class ClassStatistics:
     """Streamed statistics of vectors `[n, d]` with labels over disjoint examples: `fit`, `settle`, `score`, `summary`.
 
-    All of it adds up over batches and over processes, which settle together.
+    All of it adds up over batches and over processes, which settle together. Classes that are `gone` have no examples
+    and no place among the prototypes.
     """
 
-    def __init__(self, name: str, classes: int, forget: Tensor):
-        self.name, self.classes, self.forget = name, classes, forget
-        self.is_forgotten = torch.isin(torch.arange(classes), forget)
+    def __init__(self, name: str, classes: int, forget: Tensor, gone: tuple[int, ...] = ()):
+        self.name = name
+        self.present = torch.tensor([number for number in range(classes) if number not in gone])
+        self.is_forgotten = torch.isin(self.present, forget)
+        self.places = torch.zeros(classes, dtype=torch.int64)
+        self.places[self.present] = torch.arange(len(self.present))
         self.counts = self.sums = torch.empty(0)
         self.sides: list[Moments] = []
         self.reader: _Reader | None = None
 
     def fit(self, vectors: Tensor, labels: Tensor) -> None:
         """Take in vectors that give means and scatter."""
-        vectors = self._checked(vectors)
+        vectors, labels = self._checked(vectors), self.places[labels]
         if not self.sides:
-            self.counts, self.sums = vectors.new_zeros(self.classes), vectors.new_zeros(self.classes, vectors.shape[1])
-            self.sides = [Moments(vectors.shape[1], True, vectors.device) for _ in range(2)]
+            classes, d = len(self.present), vectors.shape[1]
+            self.counts, self.sums = vectors.new_zeros(classes), vectors.new_zeros(classes, d)
+            self.sides = [Moments(d, True, vectors.device) for _ in range(2)]
         going = self.is_forgotten[labels].to(vectors.device)
         for side, chosen in zip(self.sides, (going, ~going), strict=True):
             side.update(vectors[chosen])
@@ -83,7 +88,7 @@ class ClassStatistics:
         """
         self.counts, self.sums = total(self.counts), total(self.sums)
         self.sides = [merged(one) for one in self.sides]
-        _check_all_there(self.counts)
+        _check_all_there(self.counts, self.present)
         prototypes = self.sums / self.counts[:, None]
         self.reader = _Reader(prototypes, self._within(prototypes), self.sides, self.is_forgotten)
 
@@ -95,7 +100,7 @@ class ClassStatistics:
     def score(self, vectors: Tensor, labels: Tensor) -> None:
         """Take in other vectors, of which the readers say what they are."""
         assert self.reader is not None
-        self.reader.score(self._checked(vectors), labels)
+        self.reader.score(self._checked(vectors), self.places[labels])
 
     def _checked(self, vectors: Tensor) -> Tensor:
         vectors = vectors.double()
@@ -116,10 +121,8 @@ class ClassStatistics:
         reader = self.reader
         assert reader is not None
         going, retain = (_on_cpu(side) for side in self.sides)
-        routing = _shares(total(reader.routed)).cpu()
-        return Summary(
-            reader.prototypes.cpu(), self.forget, going, retain, separability(total(reader.confusion)), routing
-        )
+        routing, forget = _shares(total(reader.routed)).cpu(), self.is_forgotten.nonzero()[:, 0]
+        return Summary(reader.prototypes.cpu(), forget, going, retain, separability(total(reader.confusion)), routing)
 
 
 class _Reader:
@@ -155,8 +158,8 @@ def shrunk(covariance: Tensor, share: float) -> Tensor:
     return covariance + ridge * torch.eye(len(covariance), dtype=covariance.dtype, device=covariance.device)
 
 
-def _check_all_there(counts: Tensor) -> None:
-    missing = (counts == 0).nonzero()[:, 0].tolist()
+def _check_all_there(counts: Tensor, present: Tensor) -> None:
+    missing = present[(counts == 0).cpu()].tolist()
     if missing:
         raise InputError(
             f"data: class {missing[0]} has no calibration example; allowed: at least 1 of every class, or a larger "

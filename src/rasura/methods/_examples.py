@@ -50,7 +50,7 @@ def other_labels(problem: Problem) -> Tensor:
         InputError: no other class is left.
     """
     allowed = torch.ones(len(problem.forget), problem.classes)
-    allowed[:, list(problem.forget_classes)] = 0
+    allowed[:, [*problem.forget_classes, *problem.gone]] = 0
     allowed[torch.arange(len(allowed)), problem.forget.labels] = 0
     if not allowed.any(1).all():
         raise InputError(f"classes: none of {problem.classes} is left to relabel to; allowed: 1 or more retained")

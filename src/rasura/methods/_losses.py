@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rasura.methods._branch import Branched
 from rasura.models import logits_of
 from rasura.training import Batch, Loss, cross_entropy
 
@@ -88,14 +89,42 @@ def obey(teacher: nn.Module, temperature: float, distillation: float, labels: fl
     return loss
 
 
-def masked_distillation(teacher: nn.Module, forget_classes: tuple[int, ...]) -> Loss:
-    """Mean KL(teacher without the forget classes and the example's own ‖ student)."""
+def masked_distillation(teacher: nn.Module, closed: tuple[int, ...]) -> Loss:
+    """Mean KL(teacher without the closed classes and the example's own ‖ student)."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         target = logits_of(teacher, batch.inputs).clone()
-        target[:, list(forget_classes)] = -torch.inf
+        target[:, list(closed)] = -torch.inf
         target.scatter_(1, batch.labels[:, None], -torch.inf)
         return divergence(target, logits_of(model, batch.inputs)).mean()
+
+    return loss
+
+
+def shadowed(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy of a `Branched` net towards one more class than it has; the branch `[B, 1]` is its logit."""
+    assert isinstance(model, Branched)
+    logits, features = model.read(batch.inputs)
+    widened = torch.cat([logits, model.branch(features)], dim=1)
+    return F.cross_entropy(widened, torch.full_like(batch.labels, logits.shape[1]))
+
+
+def confusion(border: int, reversal: float) -> Loss:
+    """Mean cross-entropy of the retained examples + how badly the branch of a `Branched` net tells the two sides apart.
+
+    The branch `[B, 1]` gives the logit of "to be forgotten"; its binary cross-entropy is averaged on each side and then
+    over both. The branch descends on it; the features climb, `reversal` times as steeply.
+    """
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(model, Branched)
+        logits, features = model.read(batch.inputs)
+        going = _going(batch, border)
+        fixed = features.detach()
+        said = model.branch(fixed + reversal * (fixed - features))[:, 0]  # the features' value, the gradient reversed
+        errors = F.binary_cross_entropy_with_logits(said, going.to(said), reduction="none")
+        kept = F.cross_entropy(logits, batch.labels, reduction="none")
+        return _mean_at(kept, ~going) + (_mean_at(errors, going) + _mean_at(errors, ~going)) / 2
 
     return loss
 

@@ -149,4 +149,4 @@ def _by_point(sites: list[Site]) -> dict[Point, Site]:
 
 
 def _statistics(site: Site, problem: Problem) -> ClassStatistics:
-    return ClassStatistics(site.name, problem.classes, torch.tensor(problem.forget_classes))
+    return ClassStatistics(site.name, problem.classes, torch.tensor(problem.forget_classes), problem.gone)

@@ -7,9 +7,10 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.methods._examples import joined, some
-from rasura.methods._fresh import reinitialised
 from rasura.methods._losses import frozen, two_teachers
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
+from rasura.models import reinitialised
 from rasura.training import Recipe, fit
 
 
@@ -38,6 +39,7 @@ class BadTeacher:
     retain_share: float = 0.3
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-5, 1e-2)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "adamw", self.learning_rate)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rasura.data import Examples
 from rasura.errors import InputError
 from rasura.methods._head import chosen_mask, head_of, head_rows
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import predict
 
@@ -31,6 +32,7 @@ class BiasShift:
     accuracy: float = 0.01
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
+    strength: ClassVar[Strength] = Strength("accuracy", 0.9, 0.0, "linear")
 
     def __post_init__(self) -> None:
         if not 0 <= self.accuracy < 1:

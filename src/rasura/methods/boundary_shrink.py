@@ -12,6 +12,7 @@ from rasura.errors import InputError
 from rasura.methods._examples import float_inputs
 from rasura.methods._losses import frozen
 from rasura.methods._recipes import constant_sgd
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.models import device_of, logits_of
 from rasura.progress import Progress, silent
@@ -47,6 +48,7 @@ class BoundaryShrink:
     step: float = 0.1
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)
@@ -55,7 +57,8 @@ class BoundaryShrink:
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         float_inputs("boundary-shrink", problem.forget)
-        labels = nearest_classes(problem.model, problem.forget, problem.forget_classes, self.step, problem.progress)
+        closed = (*problem.forget_classes, *problem.gone)
+        labels = nearest_classes(problem.model, problem.forget, closed, self.step, problem.progress)
         model = problem.copy_of_model()
         recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
         relabelled = replace(problem.forget, labels=labels)

@@ -8,6 +8,7 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.methods._blocks import freeze_all_but, last_blocks
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import RATES, Recipe, fit, resolved
 
@@ -35,6 +36,7 @@ class CatastrophicForgettingK:
     batch_size: int = 64
 
     reads: ClassVar[tuple[Reads, ...]] = ("retain",)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-4, 1.0)
 
     def __post_init__(self) -> None:
         Recipe(epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate)

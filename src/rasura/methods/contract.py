@@ -4,7 +4,7 @@ import copy
 import importlib
 import pkgutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from rasura.data import Data, Examples, Request, describe, resolve
 from rasura.errors import InputError, check_seed, unknown
+from rasura.methods._effect import alarms, measure_effect
+from rasura.methods._history import earlier, remembered
 from rasura.models import Card, card_of, save_model, with_card
 from rasura.progress import Progress, reporting, silent
 from rasura.training import Recipe, predict
 
 Reads = Literal["forget", "retain"]
-VALIDATION = 512
-"""Training examples of each side, at most, on which the effect of a method is checked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,8 @@ class Problem:
         seed: where all of a method's randomness comes from.
         progress: where progress goes.
         recipe: how the original was trained, as far as known; `retrain` starts from it.
+        gone: numbers of the classes that earlier requests took: neither part has examples of them, and a method must
+            lead none to them.
     """
 
     model: nn.Module
@@ -46,6 +48,7 @@ class Problem:
     seed: int = 0
     progress: Progress = silent
     recipe: Recipe = field(default_factory=Recipe)
+    gone: tuple[int, ...] = ()
 
     def copy_of_model(self) -> nn.Module:
         """A deep copy to work on, every parameter trainable."""
@@ -66,12 +69,17 @@ class Problem:
 class Method(Protocol):
     """A frozen dataclass whose fields are the hyperparameters; calling it solves a problem.
 
-    It returns a new model and a record of JSON values. See `rasura.testing.check_method` for all it must keep.
+    It returns a new model and a record of JSON values. See `rasura.testing.check_method` for all it must keep. A class
+    variable `strength: ClassVar[Strength]` names the field that `rasura.search_strength` may set.
     """
 
     reads: ClassVar[tuple[Reads, ...]]
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]: ...
+
+
+class UnchangedError(InputError):
+    """A method changed no weight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,34 +123,75 @@ def forget(
         InputError: a request or setting that cannot be served; weights that became NaN; a method that changed nothing.
     """
     check_seed(seed)
-    parts = resolve(request, data)
-    check_fits(model, data)
     with reporting(progress) as report:
-        problem = Problem(
-            model=model,
-            forget=parts.forget,
-            retain=parts.retain,
-            forget_classes=parts.forget_classes,
-            classes=len(data.classes),
-            seed=seed,
-            progress=report,
-            recipe=Recipe.from_json(card_of(model).training.get("recipe", {})),
-        )
-        begun = time.perf_counter()
-        result, own_record = method(only_declared(method, problem))
-        seconds = time.perf_counter() - begun
-        _check_result(model, result, method)
-        effect = _effect(model, result, parts.forget, parts.retain, seed)
+        problem = problem_of(model, data, request, seed, report)
+        result, own_record, seconds = solve(problem, method)
+        return outcome_of(problem, data, request, method, result, own_record, seconds)
+
+
+def problem_of(model: nn.Module, data: Data, request: Request, seed: int, progress: Progress) -> Problem:
+    """A request on a model as a problem. What earlier requests in the model's history took is in neither part.
+
+    Raises:
+        InputError: a request that cannot be served, or data that the model does not fit.
+    """
+    resolve(request, data)  # a request that cannot be served is refused before the model runs
+    check_fits(model, data)
+    gone, taken = earlier(model, data)
+    parts = resolve(request, data, taken)
+    return Problem(
+        model=model,
+        forget=parts.forget,
+        retain=parts.retain,
+        forget_classes=parts.forget_classes,
+        classes=len(data.classes),
+        gone=tuple(number for number in gone if number not in parts.forget_classes),
+        seed=seed,
+        progress=progress,
+        recipe=Recipe.from_json(card_of(model).training.get("recipe", {})),
+    )
+
+
+def solve(problem: Problem, method: Method) -> tuple[nn.Module, dict[str, Any], float]:
+    """Call a method and check its weights: the new model, the method's own record, and the seconds of the call.
+
+    Raises:
+        UnchangedError: no weight changed.
+        InputError: settings that the problem does not allow; weights that became NaN.
+    """
+    begun = time.perf_counter()
+    result, own_record = method(only_declared(method, problem))
+    seconds = time.perf_counter() - begun
+    _check_result(problem.model, result, method)
+    return result, own_record, seconds
+
+
+def outcome_of(
+    problem: Problem,
+    data: Data,
+    request: Request,
+    method: Method,
+    result: nn.Module,
+    details: dict[str, Any],
+    seconds: float,
+    **extra: Any,
+) -> Outcome:
+    """Measure the effect, write the record (and `extra`) into the model's history, and raise the alarms."""
+    effect = measure_effect(problem.model, result, problem.forget, problem.retain, problem.seed)
+    card = card_of(problem.model)
     record = {
         "method": name_of(method),
         "settings": asdict(method),  # pyright: ignore[reportArgumentType]
-        "request": {"forget": describe(request, data), "classes": list(parts.forget_classes)},
-        "seed": seed,
+        "request": {"forget": describe(request, data), "classes": list(problem.forget_classes)},
+        **remembered(request, data),
+        "earlier": [entry["request"] for entry in card.history if "request" in entry],
+        "seed": problem.seed,
         "effect": effect,
-        "details": own_record,
+        "details": details,
+        **extra,
     }
-    with_card(result, card_of(model).after({**record, "seconds": round(seconds, 3)}))
-    return Outcome(result, record, seconds, tuple(_alarms(effect, bool(parts.forget_classes), len(data.classes))))
+    with_card(result, card.after({**record, "seconds": round(seconds, 3)}))
+    return Outcome(result, record, seconds, tuple(alarms(effect, bool(problem.forget_classes), data.classes)))
 
 
 def only_declared(method: Method, problem: Problem) -> Problem:
@@ -151,8 +200,13 @@ def only_declared(method: Method, problem: Problem) -> Problem:
     return replace(problem, **hidden)
 
 
-def check_fits(model: nn.Module, data: Data) -> None:
+def check_fits(model: nn.Module, data: Data, optional: Collection[int] = ()) -> None:
     """Whether the model takes the data's inputs and has one output per class.
+
+    Args:
+        model: a classifier.
+        data: what it is to be used on.
+        optional: numbers of classes that the model may have no outputs for, as one that was trained without them.
 
     Raises:
         InputError: wrong image size or channels, another preprocessing than the model was trained with, or another
@@ -165,9 +219,10 @@ def check_fits(model: nn.Module, data: Data) -> None:
         raise InputError(f"data: inputs of shape {shape}; allowed: {card.input_shape}, as the model was trained on")
     _check_preprocessing(card, data)
     outputs = predict(model, data.train.take(torch.arange(min(2, len(data.train))))).shape[1]
-    if outputs != len(data.classes):
+    fitting = data.classes, tuple(name for number, name in enumerate(data.classes) if number not in optional)
+    if outputs not in map(len, fitting):
         raise InputError(f"model: {outputs} outputs; allowed: {len(data.classes)}, one per class of {data.name}")
-    if card.classes and card.classes != data.classes:
+    if card.classes and card.classes not in fitting:
         raise InputError(
             f"classes: the model's are {', '.join(card.classes)}; allowed: those of {data.name}, "
             f"{', '.join(data.classes)}, in the same order"
@@ -229,31 +284,6 @@ def _check_result(model: nn.Module, result: nn.Module, method: Method) -> None:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"{name_of(method)}: {name} became NaN or infinite; allowed: gentler settings")
     if all(torch.equal(before[name], after[name]) for name in before):
-        raise InputError(f"{name_of(method)}: no weight changed; allowed: settings or a request that change the model")
-
-
-def _effect(model: nn.Module, result: nn.Module, forget: Examples, retain: Examples, seed: int) -> dict[str, float]:
-    """Accuracy on training examples before and after; a sample of them is enough for an alarm."""
-    generator = torch.Generator().manual_seed(seed)
-    found = {}
-    for part, examples in (("forget", forget), ("retain", retain)):
-        chosen = examples.take(torch.randperm(len(examples), generator=generator)[:VALIDATION])
-        for when, net in (("before", model), ("after", result)):
-            right = predict(net, chosen).argmax(1) == chosen.labels
-            found[f"{part}_accuracy_{when}"] = right.double().mean().item()
-    return found
-
-
-def _alarms(effect: dict[str, float], whole_classes: bool, classes: int) -> Iterator[str]:
-    forget_before, forget_after = effect["forget_accuracy_before"], effect["forget_accuracy_after"]
-    retain_before, retain_after = effect["retain_accuracy_before"], effect["retain_accuracy_after"]
-    if whole_classes and forget_after > 0.5 * forget_before:
-        yield (
-            f"no effect: accuracy on the examples to forget is {forget_after:.1%}, was {forget_before:.1%}; "
-            "try stronger settings"
-        )
-    if retain_after < max(2 / classes, 0.5 * retain_before):
-        yield (
-            f"collapse: accuracy on the examples to keep is {retain_after:.1%}, was {retain_before:.1%}; "
-            "try gentler settings"
+        raise UnchangedError(
+            f"{name_of(method)}: no weight changed; allowed: settings or a request that change the model"
         )

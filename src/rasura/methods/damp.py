@@ -117,18 +117,18 @@ class Damp:
         return Damp(residual="span", eraser="orthogonal", depth="probe", order="one-shot", bias="keep", head="project")
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
-        forgotten = problem.require_classes("damp")
-        if problem.classes - len(forgotten) < 2:
-            raise InputError(f"classes: {problem.classes - len(forgotten)} would be left; allowed: 2 or more")
+        absent = tuple(sorted({*problem.require_classes("damp"), *problem.gone}))
+        if problem.classes - len(absent) < 2:
+            raise InputError(f"classes: {problem.classes - len(absent)} would be left; allowed: 2 or more")
         model, calibration = problem.copy_of_model().eval(), calibration_of(problem, self.calibration)
         sites = find_sites(model, calibration.examples.batch(torch.arange(min(2, len(calibration.examples))))[0])
 
         def visit(site: Site, summary: Summary, vectors: Tensor | None) -> dict[str, Any]:
             if site is not sites[-1] or self.head == "project":
                 return self._project(model, site, summary, sites.index(site) + 1, len(sites))
-            removed = retire(site.module, problem.classes, forgotten)
+            removed = retire(site.module, problem.classes, absent)
             if vectors is not None and site.pool == "vectors":
-                recalibrate(site.module, vectors, calibration.examples.labels, forgotten)
+                recalibrate(site.module, vectors, calibration.examples.labels, absent)
             return _record(site, summary.separability) | {"edit": "retire", "removed": removed}
 
         with opened(sites):

@@ -8,8 +8,9 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.methods._blocks import copy_all_but, freeze_all_but, last_blocks
-from rasura.methods._fresh import reinitialised
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
+from rasura.models import reinitialised
 from rasura.training import Recipe, fit
 
 
@@ -33,6 +34,7 @@ class ExactK:
     learning_rate: float = 0.0
 
     reads: ClassVar[tuple[Reads, ...]] = ("retain",)
+    strength: ClassVar[Strength] = Strength("blocks", 1, 9, "linear")
 
     def __post_init__(self) -> None:
         Recipe(epochs=self.epochs or 1, learning_rate=self.learning_rate)

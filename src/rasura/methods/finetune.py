@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import RATES, Recipe, fit, resolved
 
@@ -26,6 +27,7 @@ class Finetune:
     batch_size: int = 64
 
     reads: ClassVar[tuple[Reads, ...]] = ("retain",)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-4, 1.0)
 
     def __post_init__(self) -> None:
         # Refuses what cannot be.

@@ -8,6 +8,7 @@ from torch import nn
 from rasura.errors import InputError
 from rasura.methods._examples import reached
 from rasura.methods._losses import ascent
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit, predict
 
@@ -39,6 +40,7 @@ class GradientAscent:
     target: float = 0.01
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1)
 
     def __post_init__(self) -> None:
         self._recipe()

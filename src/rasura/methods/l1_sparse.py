@@ -10,6 +10,7 @@ from torch import nn
 from rasura.errors import InputError
 from rasura.methods._losses import with_l1
 from rasura.methods._recipes import constant_sgd
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
@@ -37,6 +38,7 @@ class L1Sparse:
     gamma: float = 5e-4
 
     reads: ClassVar[tuple[Reads, ...]] = ("retain",)
+    strength: ClassVar[Strength] = Strength("gamma", 1e-6, 1e-2)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)

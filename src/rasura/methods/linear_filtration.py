@@ -55,16 +55,17 @@ class LinearFiltration:
         chosen = chosen_mask(problem.classes, problem.require_classes("linear-filtration"))
         model = problem.copy_of_model().eval()
         head = head_of(model, problem.retain.batch(torch.arange(min(2, len(problem.retain))))[0], problem.classes)
-        if head.bias is None and int((~chosen).sum()) == 1:
+        if head.bias is None and int((~chosen).sum()) - len(problem.gone) == 1:
             raise InputError("classes: 1 is retained by a head without bias; allowed: 2 or more")
-        means = _mean_logits(model, problem)
-        filtration = filtration_matrix(means, chosen, self.variant)
-        rows = head_rows(head)
+        present = ~chosen_mask(problem.classes, problem.gone)
+        means = _mean_logits(model, problem, present)
+        filtration = filtration_matrix(means, chosen[present], self.variant)
+        rows, deleted = head_rows(head), chosen | ~present
         with torch.no_grad():
-            rows.copy_(_filtered(filtration, chosen, rows.flatten(1)).view_as(rows))
+            rows.copy_(_filtered(filtration, present, deleted, rows.flatten(1)).view_as(rows))
             if isinstance(head.bias, Tensor):
-                head.bias.copy_(_filtered(filtration, chosen, head.bias.unsqueeze(1))[:, 0])
-                head.bias[chosen.to(head.bias.device)] += SILENT
+                head.bias.copy_(_filtered(filtration, present, deleted, head.bias.unsqueeze(1))[:, 0])
+                head.bias[deleted.to(head.bias.device)] += SILENT
         return model, {"rank": int(torch.linalg.matrix_rank(means, rtol=RELATIVE_RANK))}
 
 
@@ -95,25 +96,25 @@ def _targets(kept: Tensor, chosen: Tensor, variant: Variant) -> Tensor:
     return going - going.mean(0) + kept[:, ~chosen].mean()
 
 
-def _mean_logits(model: nn.Module, problem: Problem) -> Tensor:
-    """Mean logits of the examples of each class, as columns `[K, K]`, float64."""
+def _mean_logits(model: nn.Module, problem: Problem, present: Tensor) -> Tensor:
+    """Mean logits of the examples of each present class over these classes, as columns `[P, P]`, float64."""
     means = torch.zeros(problem.classes, problem.classes, dtype=torch.float64)
     found = [_logits(model, part, problem) for part in (problem.forget, problem.retain)]
     logits, labels = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
-    for number in range(problem.classes):
+    for number in present.nonzero()[:, 0].tolist():
         if not bool((labels == number).any()):
             raise InputError(f"data: class {number} has no example; allowed: at least 1 of every class")
         means[:, number] = logits[labels == number].double().mean(0)
-    return means
+    return means[present][:, present]
 
 
 def _logits(model: nn.Module, examples: Examples, problem: Problem) -> tuple[Tensor, Tensor]:
     return predict(model, examples, progress=problem.progress, label="mean logits"), examples.labels
 
 
-def _filtered(filtration: Tensor, chosen: Tensor, rows: Tensor) -> Tensor:
+def _filtered(filtration: Tensor, present: Tensor, deleted: Tensor, rows: Tensor) -> Tensor:
     """Rows `[K, …]` after the filtration: the retained ones, and their mean in the place of each deleted one."""
-    kept = filtration @ rows.double().cpu()
+    kept = filtration @ rows.double().cpu()[present]
     mixed = torch.empty(rows.shape, dtype=torch.float64)
-    mixed[~chosen], mixed[chosen] = kept, kept.mean(0)
+    mixed[~deleted], mixed[deleted] = kept, kept.mean(0)
     return mixed.to(rows)

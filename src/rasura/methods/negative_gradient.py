@@ -9,6 +9,7 @@ from rasura.errors import InputError
 from rasura.methods._examples import joined, reached
 from rasura.methods._losses import contrast
 from rasura.methods._recipes import constant_sgd
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit, predict
 
@@ -39,6 +40,7 @@ class NegativeGradient:
     target: float = 0.01
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("weight", 0.9999, 0.5, "logit")
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)

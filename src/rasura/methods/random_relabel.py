@@ -10,6 +10,7 @@ from rasura.errors import InputError
 from rasura.methods._examples import joined, other_labels
 from rasura.methods._losses import balanced
 from rasura.methods._recipes import constant_sgd
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
@@ -38,6 +39,7 @@ class RandomRelabel:
     retain_weight: float = 1.0
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-5, 1e-1)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from rasura.methods._fresh import reinitialised
 from rasura.methods.contract import Problem, Reads
+from rasura.models import reinitialised
 from rasura.training import Recipe, fit
 
 
@@ -14,7 +14,7 @@ from rasura.training import Recipe, fit
 class Retrain:
     """Train a newly initialised net of the same architecture on the retained examples.
 
-    It is verified, parameter by parameter, that nothing of the trained model was carried over (`_fresh.reinitialised`).
+    It is verified, parameter by parameter, that nothing of the trained model was carried over (`reinitialised`).
 
     Attributes:
         epochs: passes over the retained examples; 0 means as many as the original's recipe, or 10 if that is unknown.

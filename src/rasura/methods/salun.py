@@ -13,6 +13,7 @@ from rasura.errors import InputError
 from rasura.methods._examples import joined, other_labels
 from rasura.methods._losses import balanced
 from rasura.methods._recipes import constant_sgd
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.models import device_of, logits_of, to_device
 from rasura.progress import Progress, silent
@@ -46,6 +47,7 @@ class Salun:
     share: float = 0.5
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-5, 1e-1)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)

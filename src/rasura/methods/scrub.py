@@ -8,6 +8,7 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.methods._losses import disobey, frozen, obey
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.progress import Progress
 from rasura.training import Recipe, fit
@@ -47,6 +48,7 @@ class Scrub:
     temperature: float = 4.0
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-5, 1e-2)
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "adamw", self.learning_rate)

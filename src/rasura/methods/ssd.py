@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from rasura.data import Examples
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, unknown
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.models import MISFITS, device_of, logits_of, to_device
 from rasura.progress import Progress, silent
@@ -59,6 +60,7 @@ class Ssd:
     calibration: int = 0
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("alpha", 100.0, 1.0)
 
     def __post_init__(self) -> None:
         for field in ("alpha", "dampening"):

@@ -13,6 +13,7 @@ from rasura.activations import Point, anatomy, stream
 from rasura.data import Examples
 from rasura.errors import InputError, unknown
 from rasura.methods._operator import as_taps, from_taps
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 
 Order = Literal["forget-first", "retain-first"]
@@ -55,6 +56,7 @@ class SvdProjection:
     order: Order = "forget-first"
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
+    strength: ClassVar[Strength] = Strength("alpha_forget", 0.1, 1000.0)
 
     def __post_init__(self) -> None:
         for field in ("alpha_retain", "alpha_forget"):

@@ -11,6 +11,7 @@ from rasura.data import Examples, examples_from
 from rasura.errors import InputError
 from rasura.methods._examples import float_inputs, joined, some
 from rasura.methods._losses import frozen
+from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.models import device_of, logits_of
 from rasura.training import Batch, Recipe, fit
@@ -51,6 +52,7 @@ class Unsir:
     penalty: float = 0.1
 
     reads: ClassVar[tuple[Reads, ...]] = ("retain",)
+    strength: ClassVar[Strength] = Strength("impair_rate", 1e-4, 1e-1)
 
     def __post_init__(self) -> None:
         for name in ("impair_rate", "repair_rate", "penalty"):
@@ -64,7 +66,7 @@ class Unsir:
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         classes = problem.require_classes("unsir")
         float_inputs("unsir", problem.retain)
-        kept = some(problem.retain, self.retained * (problem.classes - len(classes)), problem.seed)
+        kept = some(problem.retain, self.retained * (problem.classes - len(classes) - len(problem.gone)), problem.seed)
         noise = self._noise(problem)
         count = max(len(classes), round(IMPAIRING * len(kept)))
         repeated = noise.take(torch.arange(count) % len(noise))

@@ -1,7 +1,9 @@
 """Small nets of our own, and loading of anyone's."""
 
 from rasura.models.build import FAMILIES, build_model
-from rasura.models.card import Card, card_of, with_card
+from rasura.models.card import Card, card_of, hash_of_model, with_card
+from rasura.models.complete import complete
+from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.models.zoo import ZOO
@@ -13,11 +15,14 @@ __all__ = [
     "Card",
     "build_model",
     "card_of",
+    "complete",
     "device_of",
     "fresh_model",
+    "hash_of_model",
     "load_model",
     "logits_of",
     "misfit",
+    "reinitialised",
     "save_model",
     "to_card",
     "to_device",

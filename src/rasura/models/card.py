@@ -3,9 +3,11 @@
 The card travels with the module as one attribute, so that it survives a deep copy and reaches `model.json`.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from rasura.errors import InputError
@@ -78,3 +80,12 @@ def with_card(model: nn.Module, card: Card) -> nn.Module:
     """The same module, now carrying `card`."""
     setattr(model, _ATTRIBUTE, card)
     return model
+
+
+def hash_of_model(model: nn.Module) -> str:
+    """A hash of all weights and buffers, with their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,40 +1,34 @@
 """The contract of a method as a check that anyone can call: `check_method(MyMethod())`."""
 
-import contextlib
 import copy
 import functools
-import io
 import json
-import random
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from rasura.data import Data, Examples, load_data
+from rasura.data import Data, load_data
+from rasura.methods import Strength
 from rasura.methods.contract import Method, Problem, only_declared
 from rasura.models import fresh_model, to_card, with_card
+from rasura.testing._watched import (
+    PARTS,
+    fingerprint,
+    hooks_of,
+    own_generators,
+    portrait_of,
+    quiet,
+    recorded,
+    same_bits,
+    storage_of,
+    tensors_of,
+)
 from rasura.training import Recipe, fit
 
-HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
-    "_load_state_dict_pre_hooks",
-    "_load_state_dict_post_hooks",
-)
-"""Where a module keeps its hooks."""
-PARAMETER_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
-PARTS = ("forget", "retain")
 PER_CLASS = 40
 """Training examples of each class in the small problem."""
 BRIEFLY = Recipe(epochs=6, batch_size=32, learning_rate=0.01)
@@ -46,7 +40,7 @@ def check_method(method: Method, problem: Problem | None = None) -> None:
     The method is called two or three times on the CPU. Checked are:
 
     * it is a frozen dataclass, every field has a default, the settings are JSON values, and `reads` is a class
-      variable that holds "forget", "retain", both or neither;
+      variable that holds "forget", "retain", both or neither; a `strength`, if it has one, names a field;
     * it reads only the examples that it declares: it runs where the others are None, gives the same bits where they
       are there, and no row but theirs is ever fetched; labels and rows of the examples stay as they are;
     * randomness comes from the problem's seed alone: another state of the global generators (torch, numpy, random)
@@ -65,20 +59,20 @@ def check_method(method: Method, problem: Problem | None = None) -> None:
     """
     _check_declaration(method)
     problem = problem or small_problem()
-    labels = {part: _fingerprint(getattr(problem, part)) for part in PARTS}
+    labels = {part: fingerprint(getattr(problem, part)) for part in PARTS}
     first, record = _solved(method, problem, hidden=True, state=1)
     _check_record(record)
     _check_result(problem.model, first)
     again, _ = _solved(method, problem, hidden=True, state=2)
-    assert _same_bits(first, again), (
+    assert same_bits(first, again), (
         "the same seed gave other weights from another state of the global generators; "
         "draw from torch.Generator().manual_seed(problem.seed)"
     )
     if set(method.reads) != set(PARTS):
         full, _ = _solved(method, problem, hidden=False, state=1)
-        assert _same_bits(first, full), "examples that `reads` does not declare changed the result; declare them"
+        assert same_bits(first, full), "examples that `reads` does not declare changed the result; declare them"
     for part in PARTS:
-        assert labels[part] == _fingerprint(getattr(problem, part)), f"labels or rows of problem.{part} were changed"
+        assert labels[part] == fingerprint(getattr(problem, part)), f"labels or rows of problem.{part} were changed"
 
 
 def small_problem(
@@ -135,6 +129,9 @@ def _check_declaration(method: Any) -> None:
     reads = getattr(kind, "reads", None)
     allowed = isinstance(reads, tuple) and set(reads) <= set(PARTS)
     assert allowed, f"`reads` is {reads!r}; make it a tuple of 'forget' and 'retain', or ()"
+    strength = getattr(kind, "strength", None)
+    if isinstance(strength, Strength):
+        assert strength.field in names, f"`strength` names {strength.field!r}; name a field of the dataclass"
     assert _is_json(asdict(method)), f"the settings {asdict(method)} are no JSON values; use numbers and strings"
 
 
@@ -165,7 +162,7 @@ def _check_result(given: nn.Module, result: Any) -> None:
     assert kinds[0] == kinds[1], "modules of the result have other names or classes than the given model's"
     training = [name or "the model" for name, module in result.named_modules() if module.training]
     assert not training, f"{training[0]} is in training mode; return model.eval()"
-    kept = [name for name, hooks in _hooks(result).items() if hooks > _hooks(given).get(name, 0)]
+    kept = [name for name, hooks in hooks_of(result).items() if hooks > hooks_of(given).get(name, 0)]
     assert not kept, f"{kept[0]} kept a hook; remove it before you return"
     stuck = [name for name, p in result.named_parameters() if not p.requires_grad or p.is_inference()]
     assert not stuck, f"parameter {stuck[0]!r} cannot be trained; undo requires_grad_(False) and inference mode"
@@ -173,8 +170,8 @@ def _check_result(given: nn.Module, result: Any) -> None:
 
 def _check_new(given: nn.Module, result: nn.Module) -> None:
     assert result is not given, "the method returned the model it was given; work on problem.copy_of_model()"
-    stored = {_storage(tensor) for tensor in _tensors(given).values() if tensor.numel()}
-    shared = [name for name, tensor in _tensors(result).items() if tensor.numel() and _storage(tensor) in stored]
+    stored = {storage_of(tensor) for tensor in tensors_of(given).values() if tensor.numel()}
+    shared = [name for name, tensor in tensors_of(result).items() if tensor.numel() and storage_of(tensor) in stored]
     assert not shared, f"{shared[0]} shares memory with the given model; work on problem.copy_of_model()"
 
 
@@ -199,11 +196,11 @@ def _solved(method: Method, problem: Problem, hidden: bool, state: int) -> tuple
         hidden: whether undeclared examples are None.
         state: the seed of the global generators during the call.
     """
-    watched, sources = _recorded(problem)
+    watched, sources = recorded(problem)
     steps: list[tuple[Any, Any, Any]] = []
     watched = replace(watched, progress=lambda *step: steps.append(step))  # pyright: ignore[reportArgumentType]
-    before = _portrait(problem.model)
-    with _own_generators(state), _quiet():
+    before = portrait_of(problem.model)
+    with own_generators(state), quiet():
         try:
             solved = method(only_declared(method, watched) if hidden else watched)
         except (AttributeError, TypeError) as error:
@@ -214,7 +211,7 @@ def _solved(method: Method, problem: Problem, hidden: bool, state: int) -> tuple
                 f"the method failed where problem.{' and problem.'.join(undeclared)} is None ({error}); "
                 "declare in `reads` what it reads"
             ) from error
-    changed = [what for what, bits in _portrait(problem.model).items() if before.get(what) != bits]
+    changed = [what for what, bits in portrait_of(problem.model).items() if before.get(what) != bits]
     assert not changed, f"the given model was changed: {changed[0]}; work on problem.copy_of_model()"
     for source in sources:
         assert source.read <= source.declared(method.reads), (
@@ -231,145 +228,3 @@ def _is_step(step: tuple[Any, ...]) -> bool:
     if len(step) != 3 or not isinstance(step[0], str) or not step[0]:
         return False
     return all(isinstance(number, int) for number in step[1:]) and 0 <= step[1] <= step[2]
-
-
-class _Recording:
-    """A source of examples that notes which rows are fetched."""
-
-    def __init__(self, source: Any):
-        self.source = source
-        self.read: set[int] = set()
-        self.rows: dict[str, set[int]] = {}
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, row: Any) -> Any:
-        self.read.update(torch.as_tensor(row).reshape(-1).tolist())
-        return self.source[row]
-
-    def __getitems__(self, rows: list[int]) -> list[Any]:
-        if hasattr(self.source, "__getitems__"):
-            self.read.update(rows)
-            return self.source.__getitems__(rows)
-        return [self[row] for row in rows]
-
-    def declared(self, reads: Sequence[str]) -> set[int]:
-        """The rows of the parts that are declared."""
-        return set().union(*(rows for part, rows in self.rows.items() if part in reads))
-
-
-def _recorded(problem: Problem) -> tuple[Problem, list[_Recording]]:
-    """The same problem on recording sources; parts that share a source share its recording."""
-    made: dict[int, Any] = {}
-    recordings: list[_Recording] = []
-    parts: dict[str, Examples] = {}
-    for part in PARTS:
-        examples: Examples = getattr(problem, part)
-        columns = examples.source if isinstance(examples.source, dict) else {"": examples.source}
-        for column in columns.values():
-            if id(column) not in made:
-                made[id(column)] = _Recording(column)
-                recordings.append(made[id(column)])
-            made[id(column)].rows[part] = set(examples.rows.tolist())
-        wrapped = {name: made[id(column)] for name, column in columns.items()}
-        parts[part] = replace(examples, source=wrapped if isinstance(examples.source, dict) else wrapped[""])
-    return replace(problem, forget=parts["forget"], retain=parts["retain"]), recordings
-
-
-@contextlib.contextmanager
-def _own_generators(seed: int) -> Iterator[None]:
-    """Global generators seeded inside the block, which must leave them as they are; put back afterwards."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.default_generator.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-    before = _generators()
-    try:
-        yield
-        after = _generators()
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-    used = [library for library in before if before[library] != after[library]]
-    assert not used, (
-        f"the global generator of {used[0]} was used; draw from torch.Generator().manual_seed(problem.seed)"
-    )
-
-
-def _generators() -> dict[str, Any]:
-    """The state of the global random generators."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    numpy = kind, np.asarray(keys).tobytes(), rest
-    return {"torch": torch.get_rng_state().numpy().tobytes(), "numpy": numpy, "random": random.getstate()}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """A block in an empty current folder that must print nothing and leave no file there."""
-    said = io.StringIO()
-    with tempfile.TemporaryDirectory() as folder:
-        with contextlib.chdir(folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            yield
-        files = sorted(path.name for path in Path(folder).iterdir())
-    assert not said.getvalue(), f"the method printed {said.getvalue()[:80]!r}; call problem.progress in its place"
-    assert not files, f"the method wrote {files[0]!r}; leave files to the caller"
-
-
-def _portrait(model: nn.Module) -> dict[str, Any]:
-    """All that must stay of a model: weights, gradients, modes, hooks and attributes, by what to call them."""
-    portrait: dict[str, Any] = {name: _bits(tensor) for name, tensor in _tensors(model).items()}
-    for name, parameter in model.named_parameters():
-        portrait[f"requires_grad of {name}"] = parameter.requires_grad
-        portrait[f"gradient of {name}"] = None if parameter.grad is None else _bits(parameter.grad)
-    portrait |= {f"hooks of {name}": hooks for name, hooks in _hooks(model).items()}
-    for name, module in model.named_modules():
-        label = name or "the model"
-        portrait[f"parts of {label}"] = [*module._parameters, *module._buffers, *module._modules]
-        own = {key: value for key, value in vars(module).items() if key not in HOOKS}
-        portrait[f"attributes of {label}"] = sorted(own)
-        portrait |= {f"{key} of {label}": _as_value(value) for key, value in own.items() if not _is_part(key)}
-    return portrait
-
-
-def _is_part(attribute: str) -> bool:
-    return attribute in ("_parameters", "_buffers", "_modules")
-
-
-def _as_value(value: Any) -> Any:
-    """What tells whether an attribute is the same: the bits of a tensor, the text of anything else."""
-    return _bits(value) if isinstance(value, Tensor) else repr(value)
-
-
-def _hooks(model: nn.Module) -> dict[str, int]:
-    """The number of hooks of every module and parameter."""
-    counts = {}
-    for name, module in model.named_modules():
-        counts[name or "the model"] = sum(len(getattr(module, kind, None) or ()) for kind in HOOKS)
-    for name, parameter in model.named_parameters():
-        counts[f"parameter {name}"] = sum(len(getattr(parameter, kind, None) or ()) for kind in PARAMETER_HOOKS)
-    return counts
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, also those that the state dict leaves out."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def _bits(tensor: Tensor) -> tuple[torch.dtype, tuple[int, ...], bytes]:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return tensor.dtype, tuple(tensor.shape), flat.view(torch.uint8).numpy().tobytes()
-
-
-def _same_bits(left: nn.Module, right: nn.Module) -> bool:
-    first, second = _tensors(left), _tensors(right)
-    return first.keys() == second.keys() and all(_bits(first[name]) == _bits(second[name]) for name in first)
-
-
-def _fingerprint(examples: Examples) -> tuple[Any, Any]:
-    return _bits(examples.labels), _bits(examples.rows)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from rasura.errors import InputError
-from rasura.models import card_of, fresh_model
+from rasura.models.card import card_of
+from rasura.models.load import fresh_model
 
 RESETS = ("reset_parameters", "_reset_parameters", "reset_running_stats")
 

@@ -1,0 +1,74 @@
+"""Several methods on one model and request: each forgets, all are audited, one page ranks them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from rasura.data import Data, ForgetClasses
+from rasura.errors import InputError
+from rasura.files import write_json, write_whole
+from rasura.methods import BiasShift, LogitMask, Strength
+from rasura.methods.contract import Method
+from rasura.progress import Progress
+from rasura.report.comparison_page import Row, comparison_page, ranked
+from rasura.runs import audit_runs, forget_run
+from rasura.strength import Search
+
+PAGE, ROWS = "comparison.html", "comparison.json"
+CONTROLS: dict[str, Method] = {"logit-mask": LogitMask(), "bias-shift": BiasShift()}
+"""Methods that only silence the answers: an audit that does not expose them would be worth nothing."""
+
+
+def compare(
+    model: nn.Module,
+    data: Data,
+    request: ForgetClasses,
+    methods: Mapping[str, Method],
+    references: list[nn.Module],
+    folder: Path,
+    progress: Progress,
+    seed: int = 0,
+    search: Search | None = None,
+) -> tuple[list[Row], dict[str, str]]:
+    """Run methods and the two controls, audit all, and write `comparison.html` and `comparison.json`.
+
+    What is in the folder already is read, so a stopped comparison goes on. A method that fails is named on the page.
+
+    Args:
+        model: the original.
+        data: what it was trained on; the held-out part is for the audits.
+        request: classes to forget.
+        methods: by name on the page.
+        references: models trained without the classes. One or more; three are advised.
+        folder: where the runs, the audits and the page go.
+        progress: where progress goes.
+        seed: of methods and audits.
+        search: search the strength of every method that has one.
+
+    Returns:
+        The rows, nearest to the retrained models first, and the reasons of methods that failed, by name.
+
+    Raises:
+        InputError: no references, or no method that gave a model.
+    """
+    if not references:
+        raise InputError("reference: none; allowed: 1 or more models trained without the classes")
+    models, seconds, failed = {}, {}, {}
+    for name, method in {**methods, **CONTROLS}.items():
+        used = (
+            search if isinstance(getattr(type(method), "strength", None), Strength) and name not in CONTROLS else None
+        )
+        try:
+            models[name], record = forget_run(model, data, request, method, seed, folder / name, progress, used)
+            seconds[name] = float(record["seconds"])
+        except InputError as error:
+            failed[name] = str(error)
+    places = {name: (one, folder / "audits" / name) for name, one in models.items()}
+    findings = list(audit_runs(places, data, request, model, references, seed, progress).values())
+    rows = ranked(findings, seconds)
+    content: dict[str, Any] = {"format": 1, "rows": [row.to_json() for row in rows], "failed": failed}
+    write_json(folder / ROWS, content)
+    write_whole(folder / PAGE, comparison_page(findings, seconds, failed).encode())
+    return rows, failed

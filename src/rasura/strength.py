@@ -1,0 +1,293 @@
+"""Strength search: the weakest setting with which a method forgets, found on training examples that are kept aside."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from rasura.data import Data, Examples, Request
+from rasura.errors import InputError, check_seed
+from rasura.methods import Strength
+from rasura.methods.contract import (
+    Method,
+    Outcome,
+    Problem,
+    UnchangedError,
+    name_of,
+    outcome_of,
+    problem_of,
+    solve,
+)
+from rasura.progress import Progress, reporting
+from rasura.training import predict
+
+GOAL = 0.01
+"""Accuracy on a class that was never seen stays below this; the audit holds retrained references to it too."""
+BEYOND = 1 / 16
+"""How far beyond the ends of a range the search believes it may go, so that the ends themselves are reached."""
+FINEST = 1 / 32
+"""Share of the range that is not searched any further."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a strength is searched for, and how long.
+
+    Attributes:
+        budget: settings that are tried, at most. 1 or more.
+        goal: accuracy on the examples to forget that counts as forgotten. 0 up to, not including, 1; by default 0.01
+            for classes, as a retrained model does not name what it never saw. For samples it must be given: a
+            retrained model is as good on them as on unseen examples, which only the user can know.
+        tolerance: loss of accuracy on the examples to keep that is accepted. 0 up to, not including, 1.
+        validation: share of the training examples of each class that is kept aside. Above 0, up to 0.5.
+    """
+
+    budget: int = 8
+    goal: float | None = None
+    tolerance: float = 0.02
+    validation: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.budget, int) or self.budget < 1:
+            raise InputError(f"budget: {self.budget!r}; allowed: a whole number, 1 or more")
+        for name in ("goal", "tolerance"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise InputError(f"{name}: {value}; allowed: 0 up to, not including, 1")
+        if not 0 < self.validation <= 0.5:
+            raise InputError(f"validation: {self.validation}; allowed: above 0, up to 0.5")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting and what it did to the examples kept aside. Accuracies are 0..1, or None where the method failed.
+
+    Attributes:
+        setting: value of the method's strength field.
+        position: where it lies in the field's range, 0 (weakest) to 1 (strongest).
+        forget_accuracy: of the examples to forget.
+        retain_accuracy: of the examples to keep.
+        forget_excess: by how much forget accuracy exceeds the goal; 0 if it does not.
+        retain_excess: by how much the loss of retain accuracy exceeds the tolerance; 0 if it does not.
+        seconds: wall-clock time of the method.
+        error: why the method failed; empty if it did not.
+    """
+
+    setting: float
+    position: float
+    forget_accuracy: float | None = None
+    retain_accuracy: float | None = None
+    forget_excess: float = 1.0
+    retain_excess: float = 1.0
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def reached(self) -> bool:
+        """Whether both goal and tolerance are met."""
+        return not (self.error or self.forget_excess or self.retain_excess)
+
+    @property
+    def too_weak(self) -> bool:
+        """Whether forgetting fails by more than retaining does: the next setting must be stronger."""
+        return self.forget_excess > self.retain_excess
+
+
+@dataclass(frozen=True, eq=False)
+class _Tried:
+    """A trial that gave a model."""
+
+    trial: Trial
+    method: Method
+    model: nn.Module
+    details: dict[str, Any]
+
+
+def search_strength(
+    model: nn.Module,
+    data: Data,
+    request: Request,
+    method: Method,
+    search: Search | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Outcome:
+    """`forget` with the weakest setting of the method's strength field that forgets and keeps accuracy.
+
+    A share of the training examples is kept aside; the method sees the others only, and each setting is judged by those
+    aside (a request for samples is judged by the samples themselves, as all of them must be forgotten). The held-out
+    part of the data, by which an audit judges, is not looked at. The model was trained on the examples aside and the
+    method was not, so the loss of accuracy there is, if anything, overstated.
+
+    Settings are halved in on: the first is the method's own, and each failure says whether the next must be stronger or
+    weaker, by which of the two it misses by more. Where strength and effect do not go together, a setting that would do
+    may be missed.
+
+    Args:
+        model: any trained classifier; it is not changed.
+        data: what it was trained on.
+        request: what is to be forgotten.
+        method: a method with a `strength`; all its other fields stay.
+        search: goal, tolerance and budget.
+        seed: of the split, and of every trial.
+        progress: default: a bar on stderr.
+
+    Returns:
+        The outcome with the very model that was judged. Its record has every trial under "search"; if goal and
+        tolerance were not met together, the first warning says by how much the nearest setting missed.
+
+    Raises:
+        InputError: a method without strength, a request for samples without a goal, or a method that failed with every
+            setting that was tried.
+    """
+    search, strength = search or Search(), _strength_of(method)
+    check_seed(seed)
+    with reporting(progress) as report:
+        whole = problem_of(model, data, request, seed, report)
+        goal = _goal(search, whole)
+        problem, aside = _kept_aside(whole, search.validation)
+        before = {part: _accuracy(model, examples) for part, examples in aside.items()}
+        limits = {"forget": goal, "retain": before["retain"] - search.tolerance}
+        trials, best = _explore(problem, method, strength, aside, limits, search.budget)
+        if best is None:
+            raise InputError(f"{name_of(method)}: no setting worked; the last said: {trials[-1].error}")
+        chosen = best.trial
+        record = {
+            "field": strength.field,
+            "range": [strength.weakest, strength.strongest],
+            "goal": goal,
+            "tolerance": search.tolerance,
+            "budget": search.budget,
+            "aside": {part: len(examples) for part, examples in aside.items()},
+            "before": before,
+            "trials": [asdict(trial) for trial in trials],
+            "chosen": chosen.setting,
+            "reached": chosen.reached,
+        }
+        seconds = sum(trial.seconds for trial in trials)
+        outcome = outcome_of(whole, data, request, best.method, best.model, best.details, seconds, search=record)
+    missed = () if chosen.reached else (_shortfall(chosen, strength, before, limits, len(trials)),)
+    return replace(outcome, warnings=(*missed, *outcome.warnings))
+
+
+def _strength_of(method: Method) -> Strength:
+    strength = getattr(type(method), "strength", None)
+    if not isinstance(strength, Strength):
+        raise InputError(f"strength: {name_of(method)} has none to search; allowed: methods with a `strength`")
+    return strength
+
+
+def _goal(search: Search, problem: Problem) -> float:
+    if search.goal is None and not problem.forget_classes:
+        raise InputError(
+            "goal: a request for samples has none of its own; allowed: accuracy on unseen examples, 0 to 1"
+        )
+    return GOAL if search.goal is None else search.goal
+
+
+def _own(strength: Strength, method: Method) -> float | None:
+    """Where the method's own setting lies; None outside of the range."""
+    return strength.position(getattr(method, strength.field))
+
+
+def _kept_aside(problem: Problem, share: float) -> tuple[Problem, dict[str, Examples]]:
+    """The problem without a share of the examples of each class, and these; samples to forget are not split."""
+    retain, kept = _split(problem.retain, share, problem.seed)
+    forget, going = problem.forget, problem.forget
+    if problem.forget_classes:
+        forget, going = _split(problem.forget, share, problem.seed)
+    return replace(problem, forget=forget, retain=retain), {"forget": going, "retain": kept}
+
+
+def _split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
+    """All but a share of each class, and this share: at least one example of every class on each side."""
+    generator = torch.Generator().manual_seed(seed)
+    aside = torch.zeros(len(examples), dtype=torch.bool)
+    for number in examples.labels.unique().tolist():
+        of_class = (examples.labels == number).nonzero()[:, 0]
+        if len(of_class) < 2:
+            raise InputError(f"data: class {number} has 1 training example; allowed: 2 or more, to keep some aside")
+        order = torch.randperm(len(of_class), generator=generator)
+        aside[of_class[order[: max(1, round(share * len(of_class)))]]] = True
+    return examples.take(~aside), examples.take(aside)
+
+
+def _explore(
+    problem: Problem,
+    method: Method,
+    strength: Strength,
+    aside: dict[str, Examples],
+    limits: dict[str, float],
+    budget: int,
+) -> tuple[list[Trial], _Tried | None]:
+    """Try settings until the budget is spent or nothing is left to learn: every trial, and the best that worked."""
+    trials: list[Trial] = []
+    best: _Tried | None = None
+    while len(trials) < budget and (position := _next(trials, strength, method)) is not None:
+        problem.progress("strength: settings", len(trials), budget)
+        own = not trials and _own(strength, method) is not None
+        found = _attempt(
+            problem, method if own else strength.applied(method, position), strength, position, aside, limits
+        )
+        trials.append(found if isinstance(found, Trial) else found.trial)
+        if isinstance(found, _Tried) and (best is None or _rank(found.trial) < _rank(best.trial)):
+            best = found
+    problem.progress("strength: settings", budget, budget)
+    return trials, best
+
+
+def _next(trials: list[Trial], strength: Strength, method: Method) -> float | None:
+    """The next position to try; None if what is left of the range is too small to matter."""
+    if not trials and (own := _own(strength, method)) is not None:
+        return own
+    low = max((trial.position for trial in trials if trial.too_weak), default=-BEYOND)
+    high = min((trial.position for trial in trials if not trial.too_weak and trial.position > low), default=1 + BEYOND)
+    position = min(max((low + high) / 2, 0.0), 1.0)
+    seen = {trial.setting for trial in trials}
+    return None if high - low < FINEST or strength.at(position) in seen else position
+
+
+def _attempt(
+    problem: Problem,
+    method: Method,
+    strength: Strength,
+    position: float,
+    aside: dict[str, Examples],
+    limits: dict[str, float],
+) -> _Tried | Trial:
+    """Run the method once; the trial alone if it failed."""
+    setting = getattr(method, strength.field)
+    try:
+        model, details, seconds = solve(problem, method)
+        forget, retain = (_accuracy(model, aside[part]) for part in ("forget", "retain"))
+    except UnchangedError as error:
+        return Trial(setting, position, retain_excess=0.0, error=str(error))
+    except InputError as error:
+        return Trial(setting, position, forget_excess=0.0, error=str(error))
+    excess = max(0.0, forget - limits["forget"]), max(0.0, limits["retain"] - retain)
+    return _Tried(Trial(setting, position, forget, retain, *excess, round(seconds, 3)), method, model, details)
+
+
+def _rank(trial: Trial) -> tuple[bool, float]:
+    """Smaller is better: the weakest setting that reached both, else that which missed by the least."""
+    return not trial.reached, trial.position if trial.reached else trial.forget_excess + trial.retain_excess
+
+
+def _accuracy(model: nn.Module, examples: Examples) -> float:
+    logits = predict(model, examples)
+    if not logits.isfinite().all():
+        raise InputError("model: outputs became NaN or infinite; allowed: gentler settings")
+    return (logits.argmax(1) == examples.labels).double().mean().item()
+
+
+def _shortfall(
+    chosen: Trial, strength: Strength, before: dict[str, float], limits: dict[str, float], tries: int
+) -> str:
+    assert chosen.retain_accuracy is not None
+    lost = before["retain"] - chosen.retain_accuracy
+    return (
+        f"strength: none of {tries} settings of {strength.field} leaves accuracy on the examples to forget at "
+        f"{limits['forget']:.1%} or less and costs the others {before['retain'] - limits['retain']:.1%} or less; the "
+        f"nearest, {chosen.setting:g}, leaves {chosen.forget_accuracy:.1%} and costs {lost:.1%}"
+    )

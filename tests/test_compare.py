@@ -1,0 +1,141 @@
+"""A comparison: ranked by the distance to the retrained band, with the controls on it, on one page and resumable."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import rasura
+from rasura import InputError, methods
+from rasura.cli import main
+from rasura.compare import compare
+from rasura.data import ForgetClasses
+from rasura.progress import silent
+from rasura.report.comparison_page import Measure, Row, comparison_page, ranked
+from rasura.runs import train_run
+from rasura.training import Recipe
+
+REQUEST = ForgetClasses(["3"])
+METHODS = {
+    "ga": methods.GradientAscent(),
+    "finetune <b>": methods.Finetune(epochs=1),
+    "broken": methods.Finetune(epochs=1, learning_rate=1e30),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, data = tmp_path_factory.mktemp("trained"), rasura.load_data("digits")
+    for seed, without in ((0, ()), (1, ("3",)), (2, ("3",))):
+        train_run(data, "convnet,width=8", Recipe(epochs=5), without, seed, folder / str(seed), silent)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], dict[str, str], Path]:
+    folder = tmp_path_factory.mktemp("compared")
+    return *run(trained, folder), folder
+
+
+def run(trained: Path, folder: Path) -> tuple[list[Row], dict[str, str]]:
+    nets: list[nn.Module] = [rasura.load_model(trained / str(seed)) for seed in range(3)]
+    return compare(nets[0], rasura.load_data("digits"), REQUEST, METHODS, nets[1:], folder, silent)
+
+
+def verdicts(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.rglob("verdict.json"))]
+
+
+def test_rows_are_ranked_by_how_far_they_lie_outside_of_the_band(compared):
+    rows, _, folder = compared
+    assert [row.distance for row in rows] == sorted(row.distance for row in rows)
+    for row in rows:
+        finding = next(one for one in verdicts(folder) if one["name"] == row.name)
+        gaps = []
+        for one in [*finding["comparisons"], *finding["retain"]]:
+            if one["decoder"] == "output" or one["primary"] or one in finding["retain"]:
+                low, high = min(one["references"]), max(one["references"])
+                gaps.append(max(0.0, low - one["model"], one["model"] - high))
+        gaps.append(max(0.0, finding["routing"]["distance"] - finding["routing"]["band"]))
+        assert row.distance == pytest.approx(sum(gaps) / len(gaps), abs=2e-5)
+        assert len(row.measures) == len(gaps)
+
+
+@pytest.mark.parametrize(("value", "outside"), [(0.5, 0.0), (0.2, 0.0), (0.6, 0.0), (0.1, 0.1), (0.9, 0.3)])
+def test_a_score_within_the_band_is_no_distance(value, outside):
+    assert Measure("few-shot", "forget", value, 0.2, 0.6).outside == pytest.approx(outside)
+
+
+def test_the_controls_are_there_and_exposed(compared):
+    rows, _, _ = compared
+    by_name = {row.name: row for row in rows}
+    assert set(by_name) == {"ga", "finetune <b>", "logit-mask", "bias-shift"}
+    assert not {by_name[name].verdict for name in ("logit-mask", "bias-shift")} & {"ERASED"}
+    assert all(row.seconds is not None for row in rows)
+
+
+def test_a_method_that_failed_is_named_with_its_reason(compared):
+    _, failed, folder = compared
+    assert set(failed) == {"broken"}
+    assert "NaN" in failed["broken"] or "made the loss" in failed["broken"]
+    content = json.loads((folder / "comparison.json").read_text())
+    assert content["failed"] == failed
+    assert [row["name"] for row in content["rows"]] == [row.name for row in compared[0]]
+
+
+def test_the_page_is_whole_escaped_and_fetches_nothing(compared):
+    rows, _, folder = compared
+    page = (folder / "comparison.html").read_text()
+    for row in rows:
+        assert f"{100 * row.distance:.1f}" in page
+    assert "finetune &lt;b&gt;" in page and "finetune <b>" not in page
+    assert "broken" in page and "default-src 'none'" in page
+    assert page.count("<svg viewBox") == 2
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_a_second_run_reads_what_is_there(compared, trained):
+    _, _, folder = compared
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name in ("run.json", "verdict.json")}
+    rows, failed = run(trained, folder)
+    assert [row.to_json() for row in rows] == [row.to_json() for row in compared[0]]
+    assert failed == compared[1]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_folder_of_another_comparison_is_refused(compared, trained):
+    _, _, folder = compared
+    nets = [rasura.load_model(trained / str(seed)) for seed in range(2)]
+    other = {"ga": methods.GradientAscent(target=0.5)}
+    with pytest.raises(InputError, match=r"out: .* holds another run"):
+        compare(nets[0], rasura.load_data("digits"), REQUEST, other, nets[1:], folder, silent)
+
+
+def test_a_comparison_needs_references(trained, tmp_path):
+    net = rasura.load_model(trained / "0")
+    with pytest.raises(InputError, match="reference: none; allowed: 1 or more"):
+        compare(net, rasura.load_data("digits"), REQUEST, {}, [], tmp_path, silent)
+    with pytest.raises(InputError, match="findings: none given"):
+        ranked([], {})
+
+
+def test_findings_of_one_model_make_a_page_too(compared):
+    _, _, folder = compared
+    assert "–" in comparison_page(verdicts(folder)[:1], {})
+
+
+def test_the_command_line_compares(trained, tmp_path, capsys):
+    arguments = ["compare", "--model", str(trained / "0"), "--data", "digits", "--forget", "3", "--out", str(tmp_path)]
+    arguments += ["--reference", str(trained / "1"), str(trained / "2"), "--methods", "delete"]
+    assert main([*arguments, "--strength", "auto", "--budget", "2"]) == 0
+    assert "delete" in capsys.readouterr().out
+    assert main([*arguments, "--strength", "auto", "--budget", "2", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in content["rows"]} == {"delete", "logit-mask", "bias-shift"}
+    assert (tmp_path / "comparison.html").is_file()
+    assert "search" in json.loads((tmp_path / "delete" / "record.json").read_text())
+    assert torch.isfinite(torch.tensor([row["distance"] for row in content["rows"]])).all()
+    assert main([*arguments, "--methods", "delte"]) == 2
