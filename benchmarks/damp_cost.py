@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from rasura.activations import stream
+from rasura.contents import versions
 from rasura.data.examples import examples_from
-from rasura.finding import versions
 from rasura.methods import Damp, Ssd, SvdProjection
 from rasura.methods.contract import Problem
 from rasura.models import build_model

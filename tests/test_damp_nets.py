@@ -148,7 +148,7 @@ def edits(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["operator"]: entry for entry in record["operators"]}
 
 
-def two(problem: Problem) -> Tensor:
+def two(problem: Problem) -> Any:
     return problem.retain.batch(torch.arange(2))[0]
 
 
@@ -314,7 +314,7 @@ def test_in_sequence_each_map_is_edited_by_what_the_edited_net_shows_it():
         answers = np.einsum("nkd,de,nke->nk", new, metric, new).argmin(1)
         away = means[3] - np.bincount(answers, minlength=9) / len(answers) @ kept
         spread = np.cov(retained.T, bias=True)
-        reading = np.linalg.solve(spread + (0.01 * np.trace(spread) / len(spread) + 1e-12) * np.eye(len(spread)), away)
+        reading = np.linalg.solve(spread + (0.1 * np.trace(spread) / len(spread) + 1e-12) * np.eye(len(spread)), away)
         projection = np.outer(away, reading) / (reading @ away)
         bias = bias + weight @ projection @ retained.mean(0)
         weight = weight - weight @ projection

@@ -86,7 +86,7 @@ class Damp:
     residual: Residual = "routed"
     energy: float = 0.95
     eraser: Eraser = "oblique"
-    ridge: float = 0.01
+    ridge: float = 0.1
     depth: Depth = "late"
     alpha: float = 1.0
     order: Order = "sequential"
