@@ -7,10 +7,10 @@ For every net and request (classes joined by "+") references are trained, and an
 the folder; every setting is audited beside them. Rows go to `rows.jsonl` in the folder as they are found, so that a run
 that was interrupted goes on where it stopped, and several runs into one folder make one result. `--design main` has the
 defaults and the published form beside other methods and a retrained model that is judged by the other references;
-`one-at-a-time` also varies each field of the two; `full` crosses residual, energy, eraser, order, depth and bias. At the
-end one line per setting, net and number of classes: means over requests and seeds with their range, and how often all
-three aims were met (forget accuracy at most 2 %, retain accuracy at most 1 point below retrained, few-shot recall at
-n = 5 and 10 at most 10 points from retrained).
+`one-at-a-time` also varies each field of the two; `full` crosses residual, energy, eraser, order, depth and bias. At
+the end one line per setting, net and number of classes: means over requests and seeds with their range, and how often
+all three aims were met (forget accuracy at most 2 %, retain accuracy at most 1 point below retrained, few-shot recall
+at n = 5 and 10 at most 10 points from retrained).
 """
 
 import argparse

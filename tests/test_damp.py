@@ -303,6 +303,20 @@ def test_streamed_statistics_are_those_of_all_vectors_at_once(forget):
     assert found.separability == pytest.approx(max(0, said[truth].mean() + (~said[~truth]).mean() - 1))
 
 
+def test_classes_that_are_gone_have_no_place_in_the_statistics():
+    vectors, labels = labelled()
+    smaller = statistics_of(vectors, labels, [2]).summary()
+    wider, held_out = ClassStatistics("it", 7, torch.tensor([3]), gone=(1, 4)), torch.arange(len(labels)) % 4 == 0
+    names = torch.tensor([0, 2, 3, 5, 6])[labels]
+    wider.fit(vectors[~held_out], names[~held_out])
+    wider.settle()
+    wider.score(vectors[held_out], names[held_out])
+    found = wider.summary()
+    for part in ("prototypes", "forget", "routing"):
+        assert torch.equal(getattr(found, part), getattr(smaller, part))
+    assert found.separability == smaller.separability
+
+
 def test_half_precision_vectors_give_statistics_in_float64():
     vectors, labels = labelled()
     found = statistics_of((vectors + 300).bfloat16(), labels, [3]).summary()

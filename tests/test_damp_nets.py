@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -358,6 +359,39 @@ def test_lockstep_stops_every_micro_batch_at_every_point():
     parts = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert seen == [one for name in "135" for one in [*((name, part) for part in parts), ("all", name, 10)]]
     assert not model.get_submodule("3").weight.any()
+
+
+class Counted(nn.Linear):
+    """Counts the examples that pass, and those whose outputs are alive at the same time."""
+
+    passed = alive = most = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs, number = super().forward(inputs), len(inputs)
+        Counted.passed, Counted.alive = Counted.passed + number, Counted.alive + number
+        Counted.most = max(Counted.most, Counted.alive)
+        weakref.finalize(outputs, Counted.died, number)
+        return outputs
+
+    @classmethod
+    def died(cls, number: int) -> None:
+        Counted.alive -= number
+
+
+@pytest.mark.parametrize("order", ["sequential", "one-shot"])
+def test_every_example_passes_once_and_few_are_held_at_a_time(order, monkeypatch):
+    monkeypatch.setattr(_orders, "MICRO_BATCH", 16)
+    monkeypatch.setattr(_orders, "PORTION", 16)
+    net = seeded(nn.Flatten, lambda: nn.Linear(64, 16), nn.ReLU, lambda: Counted(16, 16), lambda: nn.Linear(16, 10))
+    problem, held, passed = small_problem(net), [], []
+    for most in (80, 160):
+        Counted.passed = Counted.alive = Counted.most = 0
+        _, record = Damp(order=order, calibration=most)(problem)
+        held.append(Counted.most)
+        passed.append(Counted.passed - record["calibration"])
+    assert passed[0] == passed[1] <= 8  # besides the calibration, a few examples that show how the net is built
+    # Sequential holds all micro-batches at most, one-shot two: the one that runs and the one before it.
+    assert held[0] == held[1] <= 32 if order == "one-shot" else held[1] <= 160 + 40
 
 
 class Branching(nn.Module):

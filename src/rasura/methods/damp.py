@@ -57,7 +57,8 @@ class Damp:
     and early edits cost retained accuracy that late ones do not. The forgotten rows of the head are replaced, so that
     accuracy on the class is 0 by construction: whether the class is erased inside is for the audit to say. Means are
     over all positions, padding tokens included; convolutions lose directions of channels, alike at every kernel
-    position.
+    position. There is no strength to search: a retired head says 0 at any setting, so that a search by answers would
+    choose the weakest edit, a mask.
 
     Attributes:
         residual: the target t_f. "routed": the mixture of retained prototypes that a reader of the retained classes
