@@ -141,7 +141,7 @@ def distances(finding: Finding) -> dict[str, Any]:
     found["retain_accuracy"] = outputs["model"]["retain"]["point"]
     found["retain_below_retrained"] = round(mean(retrained) - found["retain_accuracy"], 5)
     for one in content["comparisons"]:
-        if one["decoder"] == "few-shot" and one["shots"] in (5, 10, 50):
+        if (one["decoder"], one["layer"]) == ("few-shot", "head input") and one["shots"] in (5, 10, 50):
             found[f"few_shot_{one['shots']}"] = one["model"]
             found[f"few_shot_{one['shots']}_above_retrained"] = round(one["model"] - mean(one["references"]), 5)
         if one["decoder"] == "linear" and one["layer"] == "head input":
