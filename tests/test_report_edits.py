@@ -14,20 +14,6 @@ from rasura.testing import small_problem
 SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
 
 
-def entry(operator: str, **changes: Any) -> dict[str, Any]:
-    """One line of a record, of a map that was left alone."""
-    nothing = {"edit": "", "rank": 0, "alpha": 0.0, "removed": 0.0, "mean": "", "skipped": "too early in the net"}
-    return {"operator": operator, "separability": 0.25, **nothing} | changes
-
-
-RECORD = [
-    entry("stem.conv"),
-    entry("layer<1>", skipped="its weight is shared with stem.conv"),
-    entry("layer2", edit="project", rank=3, alpha=0.51, removed=0.1234, separability=0.75, mean="bias", skipped=""),
-    entry("head", edit="retire", removed=0.4321, separability=1.0, skipped=""),
-]
-
-
 def with_edits(record: list[dict[str, Any]]) -> str:
     made = SAMPLES["finding"]()
     made["models"]["model"]["edits"] = record
@@ -35,7 +21,7 @@ def with_edits(record: list[dict[str, Any]]) -> str:
 
 
 def test_every_map_is_drawn_and_every_number_stands_in_the_table():
-    text = with_edits(RECORD)
+    text = with_edits(SAMPLES["edit_record"]())
     block = text[text.index("What was edited") :]
     rows = re.findall(r"<tr>(.*?)</tr>", block[block.index("All linear maps") :], re.DOTALL)[1:5]
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
@@ -52,7 +38,8 @@ def test_every_map_is_drawn_and_every_number_stands_in_the_table():
 
 
 def test_of_a_deep_net_the_figures_show_the_edited_maps():
-    deep = [entry(f"early.{number}") for number in range(60)] + RECORD[2:]
+    first, _, *edited = SAMPLES["edit_record"]()
+    deep = [first | {"operator": f"early.{number}"} for number in range(60)] + edited
     text = with_edits(deep)
     drawn = text[text.index("What was edited") : text.index("All linear maps", text.index("What was edited"))]
     figures = "".join(re.findall(r"<svg.*?</svg>", drawn, re.DOTALL))

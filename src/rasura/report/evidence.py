@@ -91,7 +91,7 @@ def evidence(finding: dict[str, Any], key: str) -> list[Block]:
             "similarity (CKA), class distances, purity, selectivity",
             figures=geometry(finding, key),
         ),
-        _edits(finding, key),
+        *_edits(finding, key),
         Block("request", "Measured on request", "what was asked for besides", figures=on_request(finding, key)),
     ]
     primary = MEMBERSHIP if finding["request"]["kind"] == SAMPLES else NUMBERS
@@ -189,11 +189,13 @@ def _membership(finding: dict[str, Any], key: str) -> Block:
     )
 
 
-def _edits(finding: dict[str, Any], key: str) -> Block:
-    figures = edits(finding, key)
-    tables = [("All linear maps", edit_table(finding))] if figures else []
-    about = "what was projected out of each layer"
-    return Block(EDITS, "What was edited", about, figures=figures, tables=tables, note=skipped(finding))
+def _edits(finding: dict[str, Any], key: str) -> list[Block]:
+    """Only where the method left a record: that most leave none is nothing to report."""
+    figures, about = edits(finding, key), "what was projected out of each layer"
+    tables = [("All linear maps", edit_table(finding))]
+    return [Block(EDITS, "What was edited", about, figures=figures, tables=tables, note=skipped(finding))][
+        : len(figures)
+    ]
 
 
 def _classes(finding: dict[str, Any]) -> Table:
