@@ -59,6 +59,33 @@ def grouped() -> nn.Module:
     )
 
 
+def vgg() -> nn.Module:
+    """Convolutions with biases and without BatchNorm, and a classifier of several layers."""
+    return seeded(
+        lambda: nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU,
+        lambda: nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU,
+        lambda: nn.MaxPool2d(2),
+        lambda: nn.Conv2d(8, 16, 3, padding=1),
+        nn.ReLU,
+        lambda: nn.MaxPool2d(2),
+        nn.Flatten,
+        lambda: nn.Linear(64, 24),
+        nn.ReLU,
+        lambda: nn.Linear(24, 10),
+    )
+
+
+def transposed() -> nn.Module:
+    """Hugging Face's Conv1D, which stores its weight as [in, out]."""
+    from transformers.pytorch_utils import Conv1D
+
+    return seeded(
+        nn.Flatten, lambda: Conv1D(16, 64), nn.ReLU, lambda: Conv1D(16, 16), nn.ReLU, lambda: nn.Linear(16, 10)
+    )
+
+
 class Attending(nn.Module):
     """A transformer of torch's own layers on the rows of an image, with a class token."""
 
@@ -123,15 +150,31 @@ def hugging_face_net(name: str) -> nn.Module:
     return transformers.ViTForImageClassification(config)
 
 
+def timm_net(name: str) -> nn.Module:
+    zoo = pytest.importorskip("timm").models
+    torch.manual_seed(0)
+    if name == "resnet":
+        sizes = {"layers": [1, 1, 1, 1], "channels": (8, 8, 16, 16)}
+        net = zoo.resnet.ResNet(zoo.resnet.BasicBlock, in_chans=1, num_classes=10, **sizes)
+        net.conv1, net.maxpool = nn.Conv2d(1, 64, 3, 1, 1, bias=False), nn.Identity()
+        return net
+    sizes = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
+    return zoo.vision_transformer.VisionTransformer(in_chans=1, num_classes=10, **sizes)
+
+
 NETS: dict[str, Any] = {
     "mlp": mlp,
     "convnet": lambda: "convnet,width=8",
     "resnet8": lambda: "resnet8,width=4",
     "vit": lambda: VIT,
+    "vgg": vgg,
     "grouped": grouped,
+    "Hugging Face Conv1D": transposed,
     "attention": Attending,
     "attention, tokens first": lambda: Attending(batch_first=False),
     "torchvision vit": lambda: torchvision_net("vit"),
+    "timm resnet": lambda: timm_net("resnet"),
+    "timm vit": lambda: timm_net("vit"),
     "Hugging Face resnet": lambda: hugging_face_net("resnet"),
     "Hugging Face vit": lambda: hugging_face_net("vit"),
 }
