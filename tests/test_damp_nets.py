@@ -398,10 +398,26 @@ def test_lockstep_stops_every_micro_batch_at_every_point():
         held.append(tensor)
 
     points = [Point("1", "input"), Point("3", "input"), Point("5", "input")]
-    lockstep(model, examples, points, gather, act, lambda point, tensor: None, batch_size=4)
+    lockstep(model, examples, points, gather, act, lambda point, tensor: None, 4)
     parts = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert seen == [one for name in "135" for one in [*((name, part) for part in parts), ("all", name, 10)]]
     assert not model.get_submodule("3").weight.any()
+
+
+def test_where_nothing_is_changed_no_micro_batch_waits():
+    examples = examples_from(torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(8))
+    points, seen = [Point("1", "input"), Point("3", "input"), Point("5", "input")], []
+
+    def gather(point: Point, tensor: Tensor, labels: Tensor) -> None:
+        seen.append((point.module, labels.tolist()))
+
+    def act(point: Point) -> None:
+        seen.append(("all", point.module))
+
+    lockstep(mlp().eval(), examples, points, gather, act, lambda point, tensor: None, 4, passing={points[0]})
+    parts = [[0, 1, 2, 3], [4, 5, 6, 7]]
+    first = [("1", parts[0]), ("3", parts[0]), ("1", parts[1]), ("all", "1"), ("3", parts[1]), ("all", "3")]
+    assert seen == [*first, ("5", parts[0]), ("5", parts[1]), ("all", "5")]
 
 
 class Counted(nn.Linear):

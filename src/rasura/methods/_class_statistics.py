@@ -53,11 +53,11 @@ class ClassStatistics:
     """Streamed statistics of vectors `[n, d]` with labels over disjoint examples: `fit`, `settle`, `score`, `summary`.
 
     All of it adds up over batches and over processes, which settle together. Classes that are `gone` have no examples
-    and no place among the prototypes.
+    and no place among the prototypes. Without `routes` every retained class gets the same share of the routing.
     """
 
-    def __init__(self, name: str, classes: int, forget: Tensor, gone: tuple[int, ...] = ()):
-        self.name = name
+    def __init__(self, name: str, classes: int, forget: Tensor, gone: tuple[int, ...] = (), routes: bool = True):
+        self.name, self.routes = name, routes
         self.present = torch.tensor([number for number in range(classes) if number not in gone])
         self.is_forgotten = torch.isin(self.present, forget)
         self.places = torch.zeros(classes, dtype=torch.int64)
@@ -90,7 +90,8 @@ class ClassStatistics:
         self.sides = [merged(one) for one in self.sides]
         _check_all_there(self.counts, self.present)
         prototypes = self.sums / self.counts[:, None]
-        self.reader = _Reader(prototypes, self._within(prototypes), self.sides, self.is_forgotten)
+        within = self._within(prototypes) if self.routes else None
+        self.reader = _Reader(prototypes, within, self.sides, self.is_forgotten)
 
     @property
     def settled(self) -> bool:
@@ -132,13 +133,11 @@ class _Reader:
     discriminant analysis with equal priors).
     """
 
-    def __init__(self, prototypes: Tensor, within: Tensor, sides: list[Moments], is_forgotten: Tensor):
+    def __init__(self, prototypes: Tensor, within: Tensor | None, sides: list[Moments], is_forgotten: Tensor):
         self.prototypes, self.is_forgotten = prototypes, is_forgotten
         self.direction, self.threshold = discriminant(*sides)
-        metric = shrunk(within, SHRINKAGE)
         staying = prototypes[~is_forgotten]
-        self.slopes = solved(metric, staying.T)
-        self.offsets = -(staying * self.slopes.T).sum(1) / 2
+        self.slopes = None if within is None else solved(shrunk(within, SHRINKAGE), staying.T)
         self.confusion = torch.zeros(2, 2, dtype=torch.float64, device=prototypes.device)
         self.routed = torch.zeros(int(is_forgotten.sum()), len(staying), dtype=torch.float64, device=prototypes.device)
 
@@ -147,7 +146,10 @@ class _Reader:
         going = self.is_forgotten[labels].to(vectors.device)
         for truth in (0, 1):
             self.confusion[truth] += torch.bincount(said[going == bool(truth)], minlength=2)
-        answers = (vectors[going] @ self.slopes + self.offsets).argmax(1)
+        if self.slopes is None:
+            return
+        offsets = -(self.prototypes[~self.is_forgotten] * self.slopes.T).sum(1) / 2
+        answers = (vectors[going] @ self.slopes + offsets).argmax(1)
         place = (self.is_forgotten.cumsum(0) - 1)[labels].to(vectors.device)[going]
         self.routed.index_put_((place, answers), torch.ones_like(answers, dtype=torch.float64), accumulate=True)
 

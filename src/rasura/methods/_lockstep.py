@@ -5,7 +5,7 @@ layer on a model that is already edited upstream, in a single pass.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,42 +26,46 @@ def lockstep(
     act: Callable[[Point], None],
     resume: Callable[[Point, Tensor], Tensor | None],
     batch_size: int,
+    passing: Collection[Point] = (),
     progress: Progress = silent,
     label: str = "statistics",
 ) -> None:
     """Run all examples through the model in micro-batches that stop at every point until the last has arrived.
 
     Activations of all micro-batches are alive at the same time: memory grows with the number of examples. The order of
-    everything is fixed: micro-batch by micro-batch between two points.
+    everything is fixed: micro-batch by micro-batch between two stops.
 
     Args:
         model: runs in eval mode, without gradients.
         examples: at least one.
-        points: where to stop. Each must be passed once per forward pass, in the same order by every micro-batch.
+        points: where to look. Each must be passed once per forward pass, in the same order by every micro-batch.
         gather: called with each micro-batch's tensor and labels as it arrives.
         act: called once when all have arrived.
         resume: called per micro-batch as it goes on; a tensor that it returns goes on in the place of its own.
         batch_size: examples per micro-batch.
+        passing: points at which nobody stops, as nothing is changed there: a micro-batch that goes on finds its
+            activations in the cache.
 
     Raises:
         InputError: micro-batches take different ways through the model.
     """
     parts = [examples.take(index) for index in torch.arange(len(examples)).split(batch_size)]
     turns, device = _Turns(len(parts)), device_of(model)
-    arrived: list[Point] = []
+    ways: list[list[Point]] = [[] for _ in parts]
 
     def stop(point: Point) -> Callable[[Tensor], Tensor | None]:
         def at(tensor: Tensor) -> Tensor | None:
-            if turns.current and arrived[-1] != point:
-                raise InputError(
-                    f"model: examples take different ways ({arrived[-1].module}, {point.module}); allowed: one"
-                )
-            arrived.append(point)
+            first, way = ways[0], ways[turns.current]
+            way.append(point)
+            if first[len(way) - 1 : len(way)] != [point]:
+                other = first[min(len(way), len(first)) - 1].module
+                raise InputError(f"model: examples take different ways ({other}, {point.module}); allowed: one")
             gather(point, tensor, parts[turns.current].labels)
             if turns.current == len(parts) - 1:
                 act(point)
-                progress(label, len(arrived) // len(parts), len(points))
-            turns.pass_on()
+                progress(label, len(way), len(points))
+            if point not in passing:
+                turns.pass_on()
             return resume(point, tensor)
 
         return at

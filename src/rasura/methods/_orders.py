@@ -64,11 +64,18 @@ def calibration_of(problem: Problem, most: int) -> Calibration:
 
 
 def in_sequence(
-    model: nn.Module, sites: list[Site], problem: Problem, calibration: Calibration, visit: Visit, norms_too: bool
+    model: nn.Module,
+    sites: list[Site],
+    problem: Problem,
+    calibration: Calibration,
+    visit: Visit,
+    read_only: set[Point],
+    norms_too: bool,
 ) -> dict[str, dict[str, Any]]:
     """Visit every map when all examples have arrived there, before they go on: one pass, all activations in memory.
 
     Args:
+        read_only: points of maps that will not be edited: examples need not wait there.
         norms_too: whether BatchNorms get the statistics of the retained examples on their way.
 
     Returns:
@@ -77,22 +84,21 @@ def in_sequence(
     open_sites, norms = _by_point(sites), norms_of(model) if norms_too else {}
     labels, scored = calibration.examples.labels, calibration.held_out
     forgotten = torch.tensor(problem.forget_classes)
-    arrived: list[Tensor] = []
+    arrived: dict[Point, list[Tensor]] = {point: [] for point in open_sites}
     records: dict[str, dict[str, Any]] = {}
 
     def gather(point: Point, tensor: Tensor, labels_here: Tensor) -> None:
         if point in norms:
             norms[point].update(tensor[~torch.isin(labels_here, forgotten).to(tensor.device)])
         else:
-            arrived.append(open_sites[point].vectors(tensor))
+            arrived[point].append(open_sites[point].vectors(tensor))
 
     def act(point: Point) -> None:
         if point in norms:
             norms[point].apply()
             return
-        site, vectors = open_sites[point], torch.cat(arrived)
-        arrived.clear()
-        statistics = _statistics(site, problem)
+        site, vectors = open_sites[point], torch.cat(arrived.pop(point))
+        statistics = _statistics(site, problem, point in read_only)
         statistics.fit(vectors[~scored.to(vectors.device)], labels[~scored])
         statistics.settle()
         statistics.score(vectors[scored.to(vectors.device)], labels[scored])
@@ -102,16 +108,22 @@ def in_sequence(
         return open_sites[point].resumed(tensor) if point in open_sites else None
 
     points, size = [*norms, *open_sites], _batch_size(model)
-    lockstep(model, calibration.examples, points, gather, act, resume, size, problem.progress, "projecting")
+    progress = problem.progress, "projecting"
+    lockstep(model, calibration.examples, points, gather, act, resume, size, read_only, *progress)
     return records
 
 
 def in_one_shot(
-    model: nn.Module, sites: list[Site], problem: Problem, calibration: Calibration, visit: Visit
+    model: nn.Module,
+    sites: list[Site],
+    problem: Problem,
+    calibration: Calibration,
+    visit: Visit,
+    read_only: set[Point],
 ) -> dict[str, dict[str, Any]]:
     """Read the original model at every map, then visit all; memory for one batch. The records by the maps' names."""
     open_sites = _by_point(sites)
-    statistics = {point: _statistics(site, problem) for point, site in open_sites.items()}
+    statistics = {point: _statistics(site, problem, point in read_only) for point, site in open_sites.items()}
 
     waiting: dict[Point, list[tuple[Tensor, Tensor]]] = {point: [] for point in open_sites}
 
@@ -148,5 +160,6 @@ def _by_point(sites: list[Site]) -> dict[Point, Site]:
     return {site.point: site for site in sites if not site.skipped}
 
 
-def _statistics(site: Site, problem: Problem) -> ClassStatistics:
-    return ClassStatistics(site.name, problem.classes, torch.tensor(problem.forget_classes), problem.gone)
+def _statistics(site: Site, problem: Problem, read_only: bool) -> ClassStatistics:
+    forget = torch.tensor(problem.forget_classes)
+    return ClassStatistics(site.name, problem.classes, forget, problem.gone, routes=not read_only)

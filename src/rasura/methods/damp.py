@@ -132,12 +132,15 @@ class Damp:
                 recalibrate(site.module, vectors, calibration.examples.labels, absent)
             return _record(site, summary.separability) | {"edit": "retire", "removed": removed}
 
+        read_only = {
+            site.point for place, site in enumerate(sites, 1) if not self._strength(1.0, site, place, len(sites))
+        }
         with opened(sites):
             if self.order == "sequential":
                 norms_too = self.norms == "re-estimate"
-                found = in_sequence(model, sites, problem, calibration, visit, norms_too)
+                found = in_sequence(model, sites, problem, calibration, visit, read_only, norms_too)
             else:
-                found = in_one_shot(model, sites, problem, calibration, visit)
+                found = in_one_shot(model, sites, problem, calibration, visit, read_only)
         records = [found.get(site.name, _record(site) | {"skipped": site.skipped}) for site in sites]
         if not any(record["edit"] == "project" for record in records):
             reasons = sorted({record["skipped"] for record in records if record["skipped"]})
@@ -146,7 +149,7 @@ class Damp:
 
     def _project(self, model: nn.Module, site: Site, summary: Summary, place: int, count: int) -> dict[str, Any]:
         """Edit one map, the `place`-th of `count`; what was done to it, for the record."""
-        strength = self.alpha * alpha(self.depth, summary.separability, place, count, site.in_stream)
+        strength = self._strength(summary.separability, site, place, count)
         record = _record(site, summary.separability) | {"alpha": strength}
         if strength == 0:
             early = "too early in the net" if self.depth == "late" else "the class cannot be told apart here"
@@ -162,6 +165,9 @@ class Damp:
         removed, shift = erase(site, erasures, strength)
         kept = absorb(model, site, shift) if self.bias == "preserve-mean" else ""
         return record | {"edit": "project", "rank": rank, "removed": removed, "mean": kept}
+
+    def _strength(self, separability: float, site: Site, place: int, count: int) -> float:
+        return self.alpha * alpha(self.depth, separability, place, count, site.in_stream)
 
     def _erasure(self, summary: Summary) -> Erasure:
         basis = directions(summary.prototypes, summary.forget, self.residual, self.energy, summary.routing)
