@@ -28,7 +28,7 @@ from rasura.methods.contract import Problem
 from rasura.models import build_model
 from rasura.runs import machine
 
-MODELS = {"resnet18": "resnet18,width=64", "vit": "vit"}
+MODELS = {"resnet18": "resnet18,width=64", "vit": "vit", "wide vit": "vit,width=192,depth=6,heads=3"}
 BATCHES = (32, 64, 128, 256)
 METHODS: dict[str, Callable[[int], Any]] = {
     "damp, sequential": lambda images: Damp(calibration=images),
