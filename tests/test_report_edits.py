@@ -28,7 +28,7 @@ def test_every_map_is_drawn_and_every_number_stands_in_the_table():
     assert cells == [
         ["stem.conv", "25.0%", "–", "–", "–", "–", "too early in the net"],
         ["layer&lt;1&gt;", "25.0%", "–", "–", "–", "–", "its weight is shared with stem.conv"],
-        ["layer2", "75.0%", "0.510", "3", "12.3%", "bias", "projected"],
+        ["layer2", "75.0%", "51.0%", "3", "12.3%", "bias", "projected"],
         ["head", "100.0%", "–", "–", "43.2%", "–", "rows replaced"],
     ]
     assert "12.3%, rank 3" in block and "layer<1>" not in text

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from rasura.auditing import MODEL
 from rasura.report.drawing import INK, MUTED, OURS, Figure, Table, drawing, place_axes, svg
-from rasura.report.numbers import percent, plain, shortened
+from rasura.report.numbers import percent, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def skipped(finding: dict[str, Any]) -> str:
 
 def _cells(one: dict[str, Any]) -> list[str]:
     projected = one["edit"] == "project"
-    strength, rank = (plain(round(one["alpha"], 2)), str(one["rank"])) if projected else ("–", "–")
+    strength, rank = (percent(one["alpha"]), str(one["rank"])) if projected else ("–", "–")
     removed = percent(one["removed"]) if one["edit"] else "–"
     done = one["skipped"] or ("projected" if projected else KINDS[one["edit"]])
     return [one["operator"], percent(one["separability"]), strength, rank, removed, one["mean"] or "–", done]
@@ -67,7 +67,7 @@ def _projected(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _profile(found: list[dict[str, Any]], key: str) -> Figure:
     """Separability and strength of every map."""
     with drawing(40 + 20 * len(found)) as figure:
-        axes = _rows(figure, found, right=14)
+        axes = _rows(figure, found, right=24)
         places = range(len(found))
         axes.plot([100 * one["separability"] for one in found], places, color=MUTED, linewidth=1)
         axes.plot([100 * one["separability"] for one in found], places, "s", color=INK, markersize=7, clip_on=False)
