@@ -72,8 +72,8 @@ def _profile(found: list[dict[str, Any]], key: str) -> Figure:
         axes.plot([100 * one["separability"] for one in found], places, color=MUTED, linewidth=1)
         axes.plot([100 * one["separability"] for one in found], places, "s", color=INK, markersize=7, clip_on=False)
         axes.lines[-1].set_markerfacecolor("none")
-        strengths = [(100 * one["alpha"], at) for at, one in enumerate(found) if one["edit"] == "project"]
-        axes.plot(*zip(*strengths, strict=True), "o", color=OURS, markersize=6, clip_on=False)
+        projected = [(100 * one["alpha"], at) for at, one in enumerate(found) if one["edit"] == "project"]
+        axes.plot([x for x, _ in projected], [at for _, at in projected], "o", color=OURS, markersize=6, clip_on=False)
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
         said = "; ".join(f"{one['operator']}: separability {percent(one['separability'])}" for one in found)
