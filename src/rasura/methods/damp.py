@@ -144,6 +144,7 @@ class Damp:
         records = [found.get(site.name, _record(site) | {"skipped": site.skipped}) for site in sites]
         if not any(record["edit"] == "project" for record in records):
             reasons = sorted({record["skipped"] for record in records if record["skipped"]})
+            reasons = reasons or ["its head is the only linear map; head-reset edits that"]
             raise InputError(f"damp: no map could be projected ({'; '.join(reasons)}); allowed: other settings or data")
         return model, {"calibration": calibration.size, "operators": records}
 
