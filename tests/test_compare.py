@@ -74,7 +74,7 @@ def test_the_controls_are_there_and_exposed(compared):
     by_name = {row.name: row for row in rows}
     assert set(by_name) == {"ga", "finetune <b>", "logit-mask", "bias-shift"}
     assert not {by_name[name].verdict for name in ("logit-mask", "bias-shift")} & {"ERASED"}
-    assert all(row.seconds is not None for row in rows)
+    assert all(row.cost.seconds is not None for row in rows)
 
 
 def test_a_method_that_failed_is_named_with_its_reason(compared):

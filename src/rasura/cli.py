@@ -96,7 +96,7 @@ class Forget:
         strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
             the examples it is judged by are kept aside from training, never the held-out ones.
         budget: with --strength auto, how many settings are tried at most.
-        goal: with --strength auto, accuracy on the examples to forget that counts as forgotten.
+        forget_accuracy: with --strength auto, accuracy on the examples to forget that counts as forgotten.
         tolerance: with --strength auto, loss of accuracy on the others that is accepted.
         json: print one JSON object on stdout and nothing else.
     """
@@ -110,7 +110,7 @@ class Forget:
     seed: int = 0
     strength: Literal["auto"] | None = None
     budget: int = 8
-    goal: float = 0.01
+    forget_accuracy: float = 0.01
     tolerance: float = 0.02
     json: bool = False
 
@@ -356,7 +356,7 @@ def _forget(arguments: list[str]) -> int:
     data = rasura.load_data(options.data)
     model = _load(options.model, options.architecture, data)
     request = _request(data, options)
-    search = rasura.Search(options.budget, options.goal, options.tolerance) if options.strength else None
+    search = rasura.Search(options.budget, options.forget_accuracy, options.tolerance) if options.strength else None
     with terminal() as progress:
         _, record = forget_run(model, data, request, method, options.seed, options.out, progress, search)
     for line in record["warnings"]:
@@ -368,7 +368,8 @@ def _forget(arguments: list[str]) -> int:
     print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
     if search:
         found = record["search"]
-        print(f"  strength: {found['field']} {found['chosen']:g}, of {len(found['trials'])} settings tried")
+        besides = "".join(f", {name} {value}" for name, value in found["besides"].items())
+        print(f"  strength: {found['field']} {found['chosen']:g}{besides}, of {len(found['trials'])} settings tried")
     for part, what in (("forget", "to forget"), ("retain", "to keep")):
         before, after = effect[f"{part}_accuracy_before"], effect[f"{part}_accuracy_after"]
         print(f"  training images {what}: accuracy {before:.1%} → {after:.1%}")
