@@ -9,15 +9,23 @@ in the folder is read, so a stopped run goes on. Prints a JSON line per method: 
 """
 
 import argparse
+import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.stats import t
 from torch import nn
 
-from rasura.data import Data, load_data
+from rasura.compare import compare
+from rasura.contents import versions
+from rasura.data import Data, ForgetClasses, load_data
+from rasura.methods import Retrain, names
 from rasura.progress import Progress, terminal
-from rasura.runs import train_run
+from rasura.recipes import nearest_for
+from rasura.runs import machine, train_run
 from rasura.training import Recipe
 
 HOME = Path("/usr/share/datasets/fashion-mnist")
@@ -45,19 +53,85 @@ def trained(data: Data, folder: Path, seed: int, without: tuple[str, ...], progr
     return train_run(data, ARCHITECTURE, RECIPE, without, seed, folder / name, progress)
 
 
+def cell(data: Data, folder: Path, seed: int, name: str, progress: Progress) -> tuple[list[dict], dict[str, str]]:
+    """Rows of all methods on one class and seed, and the reasons of those that failed."""
+    original = trained(data, folder, seed, (), progress)
+    references = [trained(data, folder, 10 + k, (name,), progress) for k in range(REFERENCES)]
+    methods = {one: nearest_for(one, "fashion-mnist") for one in names() if one != "retrain"}
+    methods["retrain"] = Retrain(epochs=RECIPE.epochs)
+    place = folder / f"forget-{data.class_numbers((name,))[0]}-{seed}"
+    rows, failed = compare(original, data, ForgetClasses([name]), methods, references, place, progress, seed)
+    return [row.to_json() for row in rows], failed
+
+
+def summary(cells: list[list[dict]]) -> list[dict]:
+    """One row per method over all cells, the nearest to the retrained models first."""
+    by_name: dict[str, list[dict]] = {}
+    for row in (row for rows in cells for row in rows):
+        by_name.setdefault(row["name"], []).append(row)
+    rows = [_summed(name, found) for name, found in by_name.items()]
+    return sorted(rows, key=lambda row: row["distance"]["mean"])
+
+
+def _summed(name: str, found: list[dict]) -> dict:
+    measures = [{one["name"]: one for one in row["measures"]} for row in found]
+    values = {
+        "distance": [row["distance"] for row in found],
+        **{part: [one[part]["value"] for one in measures] for part in ("forget accuracy", "retain accuracy")},
+        "retain accuracy of retrained": [_middle(one["retain accuracy"]) for one in measures],
+        "few-shot area outside": [_few_shot(one)["outside"] for one in measures],
+        "routing outside": [one["routing"]["outside"] for one in measures],
+    }
+    means = {key: interval(list(each)) for key, each in values.items()}
+    costs = {key: _median([row[key] for row in found]) for key in ("seconds", "memory_mib")}
+    verdicts = dict(Counter(row["verdict"] for row in found))
+    return {"method": name, "n": len(found), "verdicts": verdicts, **means, **costs}
+
+
+def _median(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.median(known)), 1) if known else None
+
+
+def _middle(measure: dict) -> float:
+    return (measure["low"] + measure["high"]) / 2
+
+
+def _few_shot(measures: dict[str, dict]) -> dict:
+    return next(one for name, one in measures.items() if name.startswith("forget: few-shot area"))
+
+
+def interval(values: list[float]) -> dict[str, float | None]:
+    """The mean over cells and the half width of its 95 % interval (Student's t; None for a single cell)."""
+    count, mean = len(values), float(np.mean(values))
+    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count)) if count > 1 else None
+    return {"mean": round(mean, 5), "half_width": None if half is None else round(half, 5)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HOME, help="folder of the four idx files")
     parser.add_argument("--folder", type=Path, default=Path("runs/comparison"), help="where all runs are kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="of originals, methods and audits")
     parser.add_argument("--out", type=Path, help="also write all of it to this JSON file")
     arguments = parser.parse_args()
-    data = some_images(arguments.data, "fashion-mnist")
+    data, cells, failed = some_images(arguments.data, "fashion-mnist"), [], {}
     with terminal() as progress:
-        for seed in SEEDS:
-            trained(data, arguments.folder, seed, (), progress)
-        for name in FORGET:
-            for seed in range(10, 10 + REFERENCES):
-                trained(data, arguments.folder, seed, (name,), progress)
+        for seed in arguments.seeds:
+            for name in FORGET:
+                rows, reasons = cell(data, arguments.folder, seed, name, progress)
+                failed |= {f"{one}, {name}, seed {seed}": reason for one, reason in reasons.items()}
+                cells.append({"forget": name, "seed": seed, "rows": rows})
+                print(json.dumps({"forget": name, "seed": seed, "nearest": rows[0]["name"]}), flush=True)
+    found = summary([one["rows"] for one in cells])
+    for row in found:
+        print(json.dumps(row), flush=True)
+    if arguments.out:
+        about = {"command": "python benchmarks/comparison.py", "machine": machine(), "versions": versions()}
+        about |= {"data": "Fashion-MNIST", "training_images": len(data.train), "held_out_images": len(data.test)}
+        about |= {"model": ARCHITECTURE, "epochs": RECIPE.epochs, "seeds": list(arguments.seeds), "forget": FORGET}
+        about |= {"references": REFERENCES, "methods": found, "failed": failed, "cells": cells}
+        arguments.out.write_text(json.dumps(about, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,9 @@ def main() -> None:
     for name in arguments.data:
         data = loaded(name, folders)
         rows = searched(name, data, arguments.folder / name, content["data"])
-        about = {"model": ARCHITECTURE, "training_images": len(data.train), "epochs": TASKS[name].recipe.epochs}
+        used = TASKS[name].recipe
+        training = {"epochs": used.epochs, "augment": used.augment, "images": len(data.train)}
+        about = {"model": ARCHITECTURE, "training": training}
         content["data"][name] = {**about, "tolerance": Search().tolerance, "methods": rows}
         command = "python benchmarks/recipes.py " + " ".join(content["data"])
         content = {"command": command, "machine": machine(), "versions": versions(), **content, "data": content["data"]}

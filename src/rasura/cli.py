@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ Make a trained classifier forget a class, and prove what is left of it inside.
   compare --model DIR --data NAME --forget CLASS … --reference DIR … --out DIR      methods side by side, one page
   bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
-  list    methods|models|data|decoders|on-request                  what there is
+  list    methods|models|data|decoders|on-request|recipes          what there is
 
 Exit codes: 0 done, 1 --require not met, 2 wrong input, 130 interrupted.
 Every command takes --json: one JSON object on stdout and nothing else.
@@ -93,6 +93,7 @@ class Forget:
         forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
         seed: of all randomness in the method.
+        recipe: start from the settings that are known to work on this data set (`rasura list recipes`).
         strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
             the examples it is judged by are kept aside from training, never the held-out ones.
         budget: with --strength auto, how many settings are tried at most.
@@ -108,6 +109,7 @@ class Forget:
     forget_samples: str | None = None
     architecture: str | None = None
     seed: int = 0
+    recipe: str | None = None
     strength: Literal["auto"] | None = None
     budget: int = 8
     forget_accuracy: float = 0.01
@@ -197,6 +199,7 @@ class Compare:
         out: folder for all runs, audits, comparison.json and comparison.html.
         methods: names (`rasura list methods`), with their default settings; by default all. Two controls that only
             silence the answers, logit-mask and bias-shift, are always there.
+        recipe: in place of default settings those that worked best on this data set (`rasura list recipes`).
         strength: "auto" searches the strength of every method that has one.
         budget: with --strength auto, how many settings of each method are tried at most.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
@@ -210,6 +213,7 @@ class Compare:
     reference: tuple[Path, ...]
     out: Path
     methods: tuple[str, ...] = ()
+    recipe: str | None = None
     strength: Literal["auto"] | None = None
     budget: int = 8
     architecture: str | None = None
@@ -294,10 +298,11 @@ def _one_line(box: str) -> str:
     return " ".join(reason.split()).replace(" ;", ";").strip("; ").removeprefix("Error parsing settings: ")
 
 
-def _with_settings(name: str, options: type, settings: type, arguments: list[str]) -> tuple[Any, Any]:
-    """Parse a command's own options beside the fields of a dataclass of settings."""
+def _with_settings(name: str, options: type, settings: Any, arguments: list[str]) -> tuple[Any, Any]:
+    """Parse a command's own options beside the fields of a dataclass of settings, which begin as in `settings`."""
     flat = tyro.conf.OmitArgPrefixes
-    both = make_dataclass("Both", [("options", flat[options]), ("settings", flat[settings])], frozen=True)  # pyright: ignore
+    parts: Any = [("options", flat[options]), ("settings", flat[type(settings)], field(default=settings))]
+    both = make_dataclass("Both", parts, frozen=True)
     parsed = _parsed(both, arguments, name, (options.__doc__ or "").split("\n")[0])
     return parsed.options, parsed.settings
 
@@ -325,7 +330,7 @@ def _train(arguments: list[str]) -> int:
     from rasura.runs import train_run
     from rasura.training import Recipe
 
-    options, recipe = _with_settings("train", Train, Recipe, arguments)
+    options, recipe = _with_settings("train", Train, Recipe(), arguments)
     data = rasura.load_data(options.data)
     without = _names(data, options.without)
     samples = read_samples(options.without_samples, data) if options.without_samples else None
@@ -345,14 +350,17 @@ def _train(arguments: list[str]) -> int:
 def _forget(arguments: list[str]) -> int:
     from rasura.methods import method_class, names
     from rasura.progress import terminal
+    from rasura.recipes import method_for
     from rasura.runs import forget_run
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: rasura forget METHOD [options]\n\nMethods: {', '.join(names())}\n")
         print("rasura forget METHOD --help shows a method's options.")
         return 0 if arguments else 2
-    settings = method_class(arguments[0])
-    options, method = _with_settings(f"forget {arguments[0]}", Forget, settings, arguments[1:])
+    name, rest = arguments[0], arguments[1:]
+    options, method = _with_settings(f"forget {name}", Forget, method_class(name)(), rest)
+    if options.recipe:
+        options, method = _with_settings(f"forget {name}", Forget, method_for(name, options.recipe), rest)
     data = rasura.load_data(options.data)
     model = _load(options.model, options.architecture, data)
     request = _request(data, options)
@@ -416,9 +424,11 @@ def _compare(arguments: list[str]) -> int:
     from rasura.compare import PAGE, compare
     from rasura.methods import method_class, names
     from rasura.progress import terminal
+    from rasura.recipes import nearest_for
 
     options = _parsed(Compare, arguments, "compare")
-    methods = {name: method_class(name)() for name in options.methods or names()}
+    chosen = options.methods or names()
+    methods = {name: nearest_for(name, options.recipe) if options.recipe else method_class(name)() for name in chosen}
     data = rasura.load_data(options.data)
     request = rasura.ForgetClasses(_names(data, options.forget))
     model = _load(options.model, options.architecture, data)

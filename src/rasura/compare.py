@@ -70,5 +70,5 @@ def compare(
     rows = ranked(findings, costs)
     content: dict[str, Any] = {"format": 2, "rows": [row.to_json() for row in rows], "failed": failed}
     write_json(folder / ROWS, content)
-    write_whole(folder / PAGE, comparison_page(findings, costs, failed).encode())
+    write_whole(folder / PAGE, comparison_page(findings, costs, failed, CONTROLS).encode())
     return rows, failed

@@ -59,6 +59,16 @@ def known(data: str) -> dict[str, Known]:
     return {name: Known(**entry) for name, entry in _content()["data"][data]["methods"].items()}
 
 
+def trained_as(data: str) -> dict[str, Any]:
+    """On how many images, for how many epochs and with which augmentation the net was trained that they were found on.
+
+    >>> trained_as("fashion-mini")["images"]
+    8000
+    """
+    known(data)
+    return dict(_content()["data"][data]["training"])
+
+
 def method_for(name: str, data: str) -> Method:
     """A method with the settings that worked on a data set.
 
@@ -70,6 +80,16 @@ def method_for(name: str, data: str) -> Method:
         works = ", ".join(one for one, entry in found.items() if entry.worked)
         raise InputError(f"recipe: none is known to work for {name} on {data}; allowed: {works}")
     return kind(**found[name].settings)
+
+
+def nearest_for(name: str, data: str) -> Method:
+    """A method with the settings that worked on a data set or came nearest; its own where nothing is known of it.
+
+    Raises:
+        InputError: no such method, or a data set on which nothing is known.
+    """
+    found = known(data)
+    return method_class(name)(**(found[name].settings if name in found else {}))
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """`comparison_page`: several methods on one model and request, ranked by their distance to the retrained models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -96,7 +96,10 @@ def ranked(findings: Sequence[dict[str, Any]], costs: Mapping[str, Cost]) -> lis
 
 
 def comparison_page(
-    findings: Sequence[dict[str, Any]], costs: Mapping[str, Cost], failed: Mapping[str, str] | None = None
+    findings: Sequence[dict[str, Any]],
+    costs: Mapping[str, Cost],
+    failed: Mapping[str, str] | None = None,
+    controls: Collection[str] = (),
 ) -> str:
     """One self-contained HTML page: ranking, forget and retain accuracy, depth profiles, answers, time.
 
@@ -104,6 +107,7 @@ def comparison_page(
         findings: what `verdict.json` holds, all of one request.
         costs: by name, what each method took.
         failed: methods that gave no model, with the reason.
+        controls: names of those that only silence the answers, which the page says beside them.
     """
     from markupsafe import Markup
 
@@ -121,6 +125,7 @@ def comparison_page(
         accuracies=Markup(drawn[0]),
         profiles=Markup(drawn[1]),
         failed=dict(failed or {}),
+        controls=controls,
     )
 
 
