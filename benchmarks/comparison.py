@@ -2,10 +2,10 @@
 
     python benchmarks/comparison.py [--data DIR] [--folder runs/comparison] [--out results/comparison.json]
 
-A net is trained per seed, and three without each class; every method forgets each class from each net with its settings
-in `rasura.recipes` (where none is known, its own), all are audited, and a page is written per class and seed. What is
-in the folder is read, so a stopped run goes on. Prints a JSON line per method: means over classes and seeds with their
-95 % intervals.
+A net is trained per seed, and three without each class; every method forgets each class from each net, with the
+settings that `rasura.recipes` has for fashion-mini (a subset of the same images), all are audited, and a page is written
+per class and seed. What is in the folder is read, so a stopped run goes on. Prints a JSON line per method: means over
+classes and seeds with their 95 % intervals.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch import nn
 
 from rasura.compare import compare
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, load_data
+from rasura.data import Data, Examples, ForgetClasses, load_data
 from rasura.methods import Retrain, names
 from rasura.progress import Progress, terminal
 from rasura.recipes import nearest_for
@@ -30,21 +30,22 @@ from rasura.training import Recipe
 
 HOME = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the files."""
-ARCHITECTURE, RECIPE = "resnet8", Recipe(epochs=5)
+ARCHITECTURE, RECIPE, SETTINGS = "resnet8", Recipe(epochs=5), "fashion-mini"
 FORGET, SEEDS, REFERENCES = ("T-shirt/top", "Trouser", "Shirt"), (0, 1), 3
-PER_CLASS = {"train": 1000, "test": 500}
-"""Images of each class that are used, of 6,000 and 1,000."""
+TRAINING, HELD_OUT, AUDITED = 1000, 500, 120
+"""Images of each class that are used, of 6,000 and 1,000; the audits of 150 models look at the last number."""
 
 
 def some_images(folder: Path, name: str) -> Data:
     """The first images of each class of Fashion-MNIST, or of another set in a folder that `load_data` takes."""
     data = load_data(str(folder))
-    chosen = {}
-    for part, count in PER_CLASS.items():
-        labels = getattr(data, part).labels
-        rows = torch.cat([(labels == number).nonzero()[:count, 0] for number in range(len(data.classes))])
-        chosen[part] = getattr(data, part).take(rows.sort().values)
-    return replace(data, **chosen, name=name)
+    return replace(data, train=first(data.train, TRAINING), test=first(data.test, HELD_OUT), name=name)
+
+
+def first(examples: Examples, count: int) -> Examples:
+    """The first examples of each class."""
+    rows = [(examples.labels == number).nonzero()[:count, 0] for number in examples.labels.unique().tolist()]
+    return examples.take(torch.cat(rows).sort().values)
 
 
 def trained(data: Data, folder: Path, seed: int, without: tuple[str, ...], progress: Progress) -> nn.Module:
@@ -55,12 +56,13 @@ def trained(data: Data, folder: Path, seed: int, without: tuple[str, ...], progr
 
 def cell(data: Data, folder: Path, seed: int, name: str, progress: Progress) -> tuple[list[dict], dict[str, str]]:
     """Rows of all methods on one class and seed, and the reasons of those that failed."""
+    few = replace(data, test=first(data.test, AUDITED))
     original = trained(data, folder, seed, (), progress)
     references = [trained(data, folder, 10 + k, (name,), progress) for k in range(REFERENCES)]
-    methods = {one: nearest_for(one, "fashion-mnist") for one in names() if one != "retrain"}
+    methods = {one: nearest_for(one, SETTINGS) for one in names() if one != "retrain"}
     methods["retrain"] = Retrain(epochs=RECIPE.epochs)
     place = folder / f"forget-{data.class_numbers((name,))[0]}-{seed}"
-    rows, failed = compare(original, data, ForgetClasses([name]), methods, references, place, progress, seed)
+    rows, failed = compare(original, few, ForgetClasses([name]), methods, references, place, progress, seed)
     return [row.to_json() for row in rows], failed
 
 
@@ -128,9 +130,10 @@ def main() -> None:
         print(json.dumps(row), flush=True)
     if arguments.out:
         about = {"command": "python benchmarks/comparison.py", "machine": machine(), "versions": versions()}
-        about |= {"data": "Fashion-MNIST", "training_images": len(data.train), "held_out_images": len(data.test)}
-        about |= {"model": ARCHITECTURE, "epochs": RECIPE.epochs, "seeds": list(arguments.seeds), "forget": FORGET}
-        about |= {"references": REFERENCES, "methods": found, "failed": failed, "cells": cells}
+        images = {"training_images": len(data.train), "held_out_images": AUDITED * len(data.classes)}
+        about |= {"data": "Fashion-MNIST", **images, "model": ARCHITECTURE, "epochs": RECIPE.epochs}
+        about |= {"recipes": SETTINGS, "seeds": list(arguments.seeds), "forget": FORGET, "references": REFERENCES}
+        about |= {"methods": found, "failed": failed, "cells": cells}
         arguments.out.write_text(json.dumps(about, indent=1) + "\n")
 
 

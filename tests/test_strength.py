@@ -222,6 +222,24 @@ def test_samples_are_judged_by_themselves_and_need_a_goal(digits, model):
 
 
 @dataclass(frozen=True)
+class Backwards(Lower):
+    """Does harm unless it is as strong as can be, and always forgets: each failure points away from what does."""
+
+    amount: float = 10.0
+
+    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
+        noise = 0.0 if self.amount >= 50 else 1 / self.amount
+        return replace(Lower(100.0), noise=noise)(problem)
+
+
+def test_both_sides_of_the_nearest_setting_are_tried(digits, model):
+    found = search_strength(model, digits, REQUEST, Backwards(), Search(budget=8, tolerance=0.001)).record["search"]
+    positions = [one["position"] for one in found["trials"]]
+    assert found["reached"] and found["chosen"] >= 50
+    assert max(positions[1:6]) < positions[0] < max(positions[6:])
+
+
+@dataclass(frozen=True)
 class Clumsy(Lower):
     """Lowers all other classes as well, unless told not to."""
 

@@ -134,9 +134,10 @@ def search_strength(
     method was not, so the loss of accuracy there is, if anything, overstated.
 
     Settings are halved in on: the first is the method's own, and each failure says whether the next must be stronger or
-    weaker, by which of the two it misses by more. Where strength and effect do not go together, a setting that would do
-    may be missed. If half of the budget shows none that does, the other half is spent with the fields that the method
-    names as `otherwise` changed too, unless the user has set one of them.
+    weaker, by which of the two it misses by more. If half of the budget shows none that does, the fields that the
+    method names as `otherwise` are changed too, unless the user has set one. Strength and effect need not go together
+    (an ascent that stops when it has forgotten may do less harm with longer steps), so what is left of the budget is
+    spent on both sides of the nearest setting. One that would do may still be missed.
 
     Args:
         model: any trained classifier; it is not changed.
@@ -227,35 +228,44 @@ def _explore(task: _Task, method: Method, budget: int) -> tuple[list[Trial], _Tr
     """Try settings until the budget is spent or nothing is left to learn: every trial, and the best that worked."""
     trials: list[Trial] = []
     best: _Tried | None = None
+
+    def attempt(position: float, besides: dict[str, Any]) -> None:
+        nonlocal best
+        task.problem.progress("strength: settings", len(trials), budget)
+        changed: Any = replace(method, **besides)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        if trials or position != own:  # the first is the method's own, not rounded
+            changed = task.strength.applied(changed, position)
+        one = _attempt(task, changed, position, besides)
+        trials.append(one if isinstance(one, Trial) else one.trial)
+        if isinstance(one, _Tried) and (best is None or _rank(one.trial) < _rank(best.trial)):
+            best = one
+
+    own = task.strength.position(getattr(method, task.strength.field))
     for besides, share in _rounds(task.strength, method, budget):
-        changed, found = replace(method, **besides), []  # pyright: ignore[reportArgumentType, reportCallIssue]
-        start = best.trial.position if best else task.strength.position(getattr(method, task.strength.field))
+        first, start = len(trials), best.trial.position if best else own
         while len(trials) < (budget if best and best.trial.reached else share):
-            position = _next(found, task.strength, start)
-            if position is None:
+            if (position := _next(trials[first:], task.strength, start)) is None:
                 break
-            task.problem.progress("strength: settings", len(trials), budget)
-            own = not trials and start is not None
-            one = _attempt(task, changed if own else task.strength.applied(changed, position), position, besides)
-            found.append(one if isinstance(one, Trial) else one.trial)
-            trials.append(found[-1])
-            if isinstance(one, _Tried) and (best is None or _rank(one.trial) < _rank(best.trial)):
-                best = one
+            attempt(position, besides)
         if best and best.trial.reached:
             break
+    while best and not best.trial.reached and len(trials) < budget:
+        if (position := _beside(best.trial, trials, task.strength)) is None:
+            break
+        attempt(position, best.trial.besides)
     task.problem.progress("strength: settings", budget, budget)
     return trials, best
 
 
 def _rounds(strength: Strength, method: Method, budget: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Values of other fields, and how many trials there may be by the end of their round."""
+    """Values of other fields, and how many trials there may be by the end of their round if none does."""
     usual: Any = type(method)()
     otherwise = dict(strength.otherwise)
     if not otherwise or any(getattr(method, name) != getattr(usual, name) for name in otherwise):
-        yield {}, budget
+        yield {}, -(-3 * budget // 4)
     else:
         yield {}, -(-budget // 2)
-        yield otherwise, budget
+        yield otherwise, -(-7 * budget // 8)
 
 
 def _next(trials: list[Trial], strength: Strength, start: float | None) -> float | None:
@@ -267,6 +277,17 @@ def _next(trials: list[Trial], strength: Strength, start: float | None) -> float
     position = min(max((low + high) / 2, 0.0), 1.0)
     seen = {trial.setting for trial in trials}
     return None if high - low < FINEST or strength.at(position) in seen else position
+
+
+def _beside(nearest: Trial, trials: list[Trial], strength: Strength) -> float | None:
+    """The middle of the wider gap next to the nearest setting: strength and effect need not go together."""
+    alike = [trial for trial in trials if trial.besides == nearest.besides]
+    low = max((one.position for one in alike if one.position < nearest.position), default=-BEYOND)
+    high = min((one.position for one in alike if one.position > nearest.position), default=1 + BEYOND)
+    end = low if nearest.position - low > high - nearest.position else high
+    position = min(max((nearest.position + end) / 2, 0.0), 1.0)
+    seen = {trial.setting for trial in alike}
+    return None if abs(end - nearest.position) < FINEST or strength.at(position) in seen else position
 
 
 def _attempt(task: _Task, method: Method, position: float, besides: dict[str, Any]) -> _Tried | Trial:

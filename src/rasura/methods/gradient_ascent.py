@@ -7,7 +7,7 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.methods._examples import reached
-from rasura.methods._losses import Statistics, ascent, check_statistics, with_statistics
+from rasura.methods._losses import ascent
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit, predict
@@ -25,28 +25,25 @@ class GradientAscent:
     are clipped at norm 5.
 
     BatchNorm's running statistics follow the examples to forget alone while it runs, as in the papers' own training
-    mode; on a net with BatchNorm that by itself costs accuracy on all classes. `statistics="hold"` keeps them.
+    mode; on a net with BatchNorm that by itself costs accuracy on all classes.
 
     Attributes:
         epochs: passes over the examples to forget, at most. 1 or more.
         learning_rate: of SGD with momentum 0.9; 0 means 0.1.
         batch_size: examples per step. 1 or more.
         target: accuracy on the examples to forget at which the climb stops. 0 up to, not including, 1.
-        statistics: of BatchNorm, "follow" the examples to forget (the papers' training mode) or "hold" still.
     """
 
     epochs: int = 10
     learning_rate: float = 0.01
     batch_size: int = 64
     target: float = 0.01
-    statistics: Statistics = "follow"
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
-    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1, otherwise={"statistics": "hold"})
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1)
 
     def __post_init__(self) -> None:
         self._recipe()
-        check_statistics(self.statistics)
         if not 0 <= self.target < 1:
             raise InputError(f"target: {self.target}; allowed: 0 up to, not including, 1")
 
@@ -61,7 +58,7 @@ class GradientAscent:
             problem.forget,
             self._recipe(),
             problem.seed,
-            with_statistics(self.statistics, ascent),
+            ascent,
             progress=problem.progress,
             label=label,
             after=enough,

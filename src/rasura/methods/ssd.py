@@ -51,7 +51,9 @@ class Ssd:
             authors take 10 for convolutional nets and 5 for vision transformers.
         dampening: lambda, the factor on the strength that is left. Above 0; smaller forgets more.
         reference: what importance is compared with: "retain", or "all" training examples (the paper).
-        calibration: the most examples of each side, forget and retain, that are read; 0 means all (the paper).
+        calibration: the most examples of each side, forget and retain, that are read; 0 means all (the paper). With few
+            retained examples many a weight seems of no importance to them, and the net is destroyed: take 100 or more
+            per retained class.
     """
 
     alpha: float = 10.0
