@@ -3,9 +3,9 @@
     python benchmarks/comparison.py [--data DIR] [--folder runs/comparison] [--out results/comparison.json]
 
 A net is trained per seed, and three without each class; every method forgets each class from each net, with the
-settings that `rasura.recipes` has for fashion-mini (a subset of the same images), all are audited, and a page is written
-per class and seed. What is in the folder is read, so a stopped run goes on. Prints a JSON line per method: means over
-classes and seeds with their 95 % intervals.
+settings that `rasura.recipes` has for fashion-mini (a subset of the same images), all are audited, and a page is
+written per class and seed. What is in the folder is read, so a stopped run goes on. Prints a JSON line per method:
+means over classes and seeds with their 95 % intervals.
 """
 
 import argparse
