@@ -243,7 +243,7 @@ def _explore(task: _Task, method: Method, budget: int) -> tuple[list[Trial], _Tr
     own = task.strength.position(getattr(method, task.strength.field))
     for besides, share in _rounds(task.strength, method, budget):
         first, start = len(trials), best.trial.position if best else own
-        while len(trials) < (budget if best and best.trial.reached else share):
+        while len(trials) < (share if best and not best.trial.reached else budget):
             if (position := _next(trials[first:], task.strength, start)) is None:
                 break
             attempt(position, besides)
@@ -258,7 +258,7 @@ def _explore(task: _Task, method: Method, budget: int) -> tuple[list[Trial], _Tr
 
 
 def _rounds(strength: Strength, method: Method, budget: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Values of other fields, and how many trials there may be by the end of their round if none does."""
+    """Values of other fields, and how many trials there may be by the end of their round if it shows none that does."""
     usual: Any = type(method)()
     otherwise = dict(strength.otherwise)
     if not otherwise or any(getattr(method, name) != getattr(usual, name) for name in otherwise):
