@@ -20,10 +20,10 @@ demo: setup  ## train, forget, audit on embedded data; writes runs/demo/report.h
 	$(BIN)/rasura demo --out $(OUT)
 
 test: setup  ## the tests, without those marked slow
-	$(BIN)/python -m pytest -q -m "not slow" -n 2
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadscope
 
 test-slow: setup  ## all tests
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope
 
 check: setup  ## style, types, direction of imports
 	$(BIN)/ruff check .

@@ -515,6 +515,36 @@ def test_the_head_is_the_last_linear_map_that_runs_not_the_last_that_is_declared
     assert found.stages == ("body",)
 
 
+def test_the_head_is_the_map_that_gives_the_answers_not_one_that_runs_after_it():
+    class Decoy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head, self.decoy = nn.Linear(8, 4), nn.Linear(4, 3), nn.Linear(8, 3)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return self.head(self.body(rows)) + 0 * self.decoy(rows)
+
+    found = parts_of(Decoy(), torch.rand(2, 8))
+    assert found.head == "head"
+    assert found.operators == ("body", "decoy", "head")
+
+
+def test_features_are_kept_as_they_were_when_code_changes_them_in_place():
+    class Silenced(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(64, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits = self.head(images.flatten(1))
+            logits[:, 0] = -1e4
+            return logits
+
+    found, logits = features(Silenced(), images(), [Point("head")])
+    assert (logits[:, 0] == -1e4).all()
+    assert (found[Point("head")][:, 0].abs() < 10).all()
+
+
 def ordered(*modules: nn.Module) -> nn.Module:
     return nn.Sequential(*modules, nn.Flatten(), nn.Linear(4 * 36, 3))
 

@@ -86,10 +86,12 @@ def test_standardised_columns_have_mean_zero_and_deviation_one():
 
 
 def test_constant_columns_become_zero_and_tiny_ones_do_not():
-    features = torch.zeros(6, 3)
+    features = torch.zeros(6, 4)
     features[:, 0] = 7.3
     features[:, 1] = torch.arange(6) * 1e-8
+    features[:, 3] = torch.tensor([1, 1, 1, 1, 1, 1 + torch.finfo(torch.float32).eps])  # one bit can tell a class
     out = standardised(features)
+    assert out[5, 3] == pytest.approx(5**0.5)
     assert (out[:, 0] == 0).all()
     assert (out[:, 2] == 0).all()
     assert out[:, 1].std(correction=0).item() == pytest.approx(1, abs=1e-5)

@@ -18,11 +18,23 @@ from rasura.auditing import (
     judge,
     reference_name,
 )
-from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, UNWRAPPED
-from rasura.auditing.evidence import AREA
+from rasura.auditing.decoded import (
+    BIAS,
+    FEW_SHOT,
+    HEAD_INPUT,
+    HEAD_SWAP,
+    KERNEL,
+    LINEAR,
+    NEIGHBOURS,
+    OUTPUT,
+    PERCEPTRON,
+    UNWRAPPED,
+)
+from rasura.auditing.evidence import AREA, LOGITS
 from rasura.auditing.statistics import detection_margin
 
 CLASSES, FORGET = 5, 4
+OF_LOGITS = (LINEAR, NEIGHBOURS, KERNEL, PERCEPTRON)
 SHOTS = (1, 10, 100)
 
 
@@ -40,6 +52,10 @@ class Model:
     head_swap: tuple[float, float] | None = (0.1, 0.2)
     unwrapped: tuple[float, float] | None = None
     stages: tuple[float, ...] = (0.5,)
+    early: tuple[float, ...] = ()
+    """Few-shot recall at the stages, the same at all shots."""
+    logits: tuple[float, ...] = ()
+    """Recall of the four readers of the logits."""
     wrong: int | None = None
     """Where forget images go that are not named: the classes in turn, or one of them."""
 
@@ -70,6 +86,12 @@ def readings(model: Model, labels: np.ndarray) -> list[Decoded]:
         *(said(LINEAR, f"layer{k + 1}", (recall, 0.9)) for k, recall in enumerate(model.stages)),
         said(LINEAR, HEAD_INPUT, model.head_input),
         *(said(FEW_SHOT, HEAD_INPUT, (model.few_shot, 0), shots) for shots in (*SHOTS, 0)),
+        *(
+            said(FEW_SHOT, f"layer{k + 1}", (recall, 0), shots)
+            for k, recall in enumerate(model.early)
+            for shots in (*SHOTS, 0)
+        ),
+        *(said(decoder, OUTPUT, (recall, 0.9)) for decoder, recall in zip(OF_LOGITS, model.logits, strict=False)),
         *([said(UNWRAPPED, "output", model.unwrapped)] if model.unwrapped else []),
         said(BIAS, "output", model.bias),
         *([said(HEAD_SWAP, HEAD_INPUT, model.head_swap)] if model.head_swap else []),
@@ -434,6 +456,31 @@ def test_the_few_shot_area_is_the_mean_over_the_logarithm_of_shots():
     judgement = judge(Scores(labels, np.arange(500), (FORGET,), names, models), 0)
     area = next(one for one in judgement.comparisons if one.decoder == AREA)
     assert area.model == pytest.approx(((0.2 + 0.6) / 2 + (0.6 + 0.8) / 2) / 2)  # 1, 10, 100 are equal steps
+
+
+def with_(models: list[Model], **changes) -> list[Model]:
+    return [replace(one, **changes) for one in models]
+
+
+def test_a_class_that_few_labels_find_at_the_stages_alone_is_residual():
+    early = {"references": with_(SIBLINGS, early=(0.4, 0.3)), "original": replace(TRAINED, early=(0.8, 0.7))}
+    assert verdict(Model(early=(0.4, 0.3)), **early) == ("ERASED", "")
+    judgement = judged(Model(early=(0.6, 0.5)), **early)
+    assert (judgement.ruling.verdict, judgement.ruling.where) == ("RESIDUAL", "few-shot area, all stages")
+    found = {one.layer: one.model for one in judgement.comparisons if one.decoder == AREA}
+    assert found == pytest.approx({HEAD_INPUT: 0.4, "layer1": 0.6, "layer2": 0.5, "all stages": 0.55})
+    # One stage that stands out is no more than chance among several; the mean over all decides.
+    assert verdict(Model(early=(0.5, 0.25)), **early) == ("ERASED", "")
+
+
+def test_logits_that_tell_the_class_without_naming_it_are_residual():
+    low, high = (0.5, 0.5, 0.5, 0.5), (0.9, 0.9, 0.9, 0.9)
+    logits = {"references": with_(SIBLINGS, logits=low), "original": replace(TRAINED, logits=high)}
+    assert verdict(Model(logits=low), **logits) == ("ERASED", "")
+    judgement = judged(Model(logits=(0.5, 0.8, 0.7, 0.9)), **logits)
+    assert (judgement.ruling.verdict, judgement.ruling.where) == ("RESIDUAL", "readers of the logits")
+    found = next(one for one in judgement.comparisons if one.decoder == LOGITS)
+    assert found.model == pytest.approx((0.5 + 0.8 + 0.7 + 0.9) / 4)
 
 
 def test_the_same_table_and_seed_give_the_same_judgement():

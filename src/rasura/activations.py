@@ -35,7 +35,8 @@ class Anatomy:
     Attributes:
         stages: modules, outermost first choice, whose outputs make the depth profile; the head is not among them.
         operators: every learnable linear map (Linear, Conv1d/2d/3d, Hugging Face's Conv1D), the head last.
-        head: the last operator that runs; its outputs are the logits, or become them by code after it.
+        head: the last operator whose outputs are the logits; where there is none, and code makes logits of what the
+            last operator gives, that one.
         norms: operator → the BatchNorm that takes its output directly.
     """
 
@@ -100,7 +101,7 @@ def features(
     outputs, device = [], device_of(model)
 
     def keep(point: Point) -> Callable[[Tensor], None]:
-        return lambda tensor: found[point].append(pooled(tensor).float().cpu())
+        return lambda tensor: found[point].append(pooled(tensor).to("cpu", torch.float32, copy=True))
 
     with evaluating(model), tap(model, {point: keep(point) for point in points}):
         for done, (inputs, _) in enumerate(examples.batches(batch_size), start=1):
@@ -230,14 +231,17 @@ def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
     Raises:
         InputError: the model has no learnable linear map that runs.
     """
-    calls = _trace(model, inputs)
+    calls, logits = _trace(model, inputs)
     modules = dict(model.named_modules())
     operators = tuple(dict.fromkeys(name for name, _, _ in calls if is_operator(modules[name])))
     if not operators:
         kinds = sorted({type(module).__name__ for module in modules.values()})
         raise InputError(f"model: no learnable linear map runs ({', '.join(kinds)}); allowed: Linear or Conv layers")
+    heads = [name for name, _, output in calls if name in operators and _is(output, logits)]
+    head = heads[-1] if heads else operators[-1]
+    operators = (*(name for name in operators if name != head), head)
     order = list(dict.fromkeys(name for name, _, _ in calls))
-    return Anatomy(_stages(modules, operators, order), operators, operators[-1], _norms(calls, modules))
+    return Anatomy(_stages(modules, operators, order), operators, head, _norms(calls, modules))
 
 
 class _Seen:
@@ -248,8 +252,8 @@ class _Seen:
         self.mark = id(tensor), 0 if tensor.is_inference() else tensor._version
 
 
-def _trace(model: nn.Module, inputs: Inputs) -> list[tuple[str, _Seen | None, _Seen]]:
-    """Every module's calls in the order of their ends: name, first input, output."""
+def _trace(model: nn.Module, inputs: Inputs) -> tuple[list[tuple[str, _Seen | None, _Seen]], Tensor]:
+    """Every module's calls in the order of their ends: name, first input, output; and the logits."""
     calls: list[tuple[str, _Seen | None, _Seen]] = []
     entered: dict[str, _Seen] = {}
     names = [name for name, module in model.named_modules() if name or is_operator(module)]
@@ -263,10 +267,14 @@ def _trace(model: nn.Module, inputs: Inputs) -> list[tuple[str, _Seen | None, _S
     points = {Point(name, "input"): enter(name) for name in names} | {Point(name): leave(name) for name in names}
     with evaluating(model), tap(model, points):
         try:
-            logits_of(model, to_device(inputs, device_of(model)))
+            logits = logits_of(model, to_device(inputs, device_of(model)))
         except MISFITS as error:
             raise misfit(inputs, error) from error
-    return calls
+    return calls, logits
+
+
+def _is(output: _Seen, logits: Tensor) -> bool:
+    return output.tensor.shape == logits.shape and torch.allclose(output.tensor.to(logits.dtype), logits)
 
 
 def _stages(modules: dict[str, nn.Module], operators: tuple[str, ...], order: list[str]) -> tuple[str, ...]:

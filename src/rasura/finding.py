@@ -28,6 +28,7 @@ from rasura.auditing import (
     Shadows,
     comes_back,
     compared_insides,
+    consistency_gate,
     drawn_rows,
     heads,
     identity_gates,
@@ -203,7 +204,10 @@ def _measure_anchors(
 ) -> _Shared:
     begun = time.perf_counter()
     anchor = read_anchor(anchors[ORIGINAL], probe)
-    measured = {name: measure(one, probe, anchor, seed, report, f"audit: {name}") for name, one in anchors.items()}
+    measured: dict[str, Measured] = {}
+    for name, one in anchors.items():
+        like = measured[ORIGINAL].stages if measured else ()
+        measured[name] = measure(one, probe, anchor, seed, report, f"audit: {name}", like)
     nets = UNTRAINED_NETS[goal] if probe.forget_classes else 0
     untrained = measure_untrained(anchors[ORIGINAL], probe, nets, seed, report) if nets else {}
     tested = self_test(_scores(probe, classes, {MODEL: measured[ORIGINAL]} | measured, untrained), seed)
@@ -224,12 +228,17 @@ def _audit_one(
     begun = time.perf_counter()
     same = next((at for at, one in shared.anchors.items() if one is model), None)
     probe, seed = shared.probe, shared.seed
-    own = shared.measured[same] if same else measure(model, probe, shared.anchor, seed, report, f"audit: {name}")
+    if same:
+        own = shared.measured[same]
+    else:
+        like = shared.measured[ORIGINAL].stages
+        own = measure(model, probe, shared.anchor, seed, report, f"audit: {name}", like)
     measured = {MODEL: own} | shared.measured
     scores = _scores(probe, data.classes, measured, shared.untrained)
     gates = (
         *identity_gates(model, shared.anchors),
         *record_gates(shared.anchors, request, data),
+        consistency_gate(model, probe),
         *_input_gates(model, probe, scores),
         *shared.tested,
     )

@@ -2,6 +2,7 @@
 
 from rasura.auditing.case import GOALS, Goal, Ruling
 from rasura.auditing.comparison import Comparison
+from rasura.auditing.consistency import consistency_gate
 from rasura.auditing.decoded import DECODERS, Anchor, Decoded, Head
 from rasura.auditing.gates import Gate
 from rasura.auditing.inside import Inside, compared_insides, drawn_rows, heads, shared_layers
@@ -52,6 +53,7 @@ __all__ = [
     "Shadows",
     "comes_back",
     "compared_insides",
+    "consistency_gate",
     "drawn_rows",
     "heads",
     "identity_gates",

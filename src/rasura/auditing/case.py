@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 from rasura.auditing.comparison import Comparison
-from rasura.auditing.decoded import HEAD_SWAP, LINEAR, OUTPUT
-from rasura.auditing.evidence import AREA, accuracy, class_differences
+from rasura.auditing.decoded import HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
+from rasura.auditing.evidence import accuracy, class_differences
 from rasura.auditing.gates import Gate
 from rasura.auditing.scores import MEMBERSHIP, MODEL, ORIGINAL, Scores
 from rasura.auditing.statistics import CONFIDENCE, LEAST_MARGIN, TAILS
@@ -163,9 +163,9 @@ def place_of(one: Comparison) -> str:
     """Where a score was taken, in words."""
     if one.decoder == MEMBERSHIP:
         return f"membership, {'loss under the original head' if one.layer == HEAD_SWAP else one.layer}"
-    if one.decoder in (AREA, OUTPUT):
-        return one.decoder
-    return f"{one.decoder} probe, {one.layer}" if one.decoder == LINEAR else one.decoder
+    if one.decoder == LINEAR:
+        return f"{one.decoder} probe, {one.layer}"
+    return one.decoder if one.layer in (HEAD_INPUT, OUTPUT) else f"{one.decoder}, {one.layer}"
 
 
 def in_points(share: float) -> str:

@@ -20,7 +20,16 @@ from rasura.auditing.decoded import (
     UNWRAPPED,
     WHITENED,
 )
-from rasura.auditing.evidence import AREA, FURTHER_RUNGS, READERS, RUNGS, accuracy, class_differences
+from rasura.auditing.evidence import (
+    ALL_STAGES,
+    AREA,
+    FURTHER_RUNGS,
+    LOGITS,
+    READERS,
+    RUNGS,
+    accuracy,
+    class_differences,
+)
 from rasura.auditing.gates import LEAST_ORIGINAL_ACCURACY
 from rasura.auditing.scores import MEMBERSHIP, MODEL, ORIGINAL
 from rasura.auditing.statistics import LEAST_MARGIN
@@ -41,6 +50,7 @@ _READER = {
     OUTPUT: "The model itself still names some of the forget images.",
     LINEAR: "A linear probe reads the class.",
     AREA: "A head refitted with a few labels reads the class.",
+    LOGITS: "The logits tell the class from all others, though none of them names it.",
     WHITENED: "A linear probe on whitened features reads the class: it hides in directions of small scale.",
     NEIGHBOURS: "The nearest neighbours of forget images are of their class.",
     KERNEL: "A kernel machine reads the class: it hides in the shape of the features.",
@@ -131,11 +141,12 @@ def works(case: Case, model: str, rung: str, layer: str) -> bool:
 
 def residual(case: Case) -> Ruling | None:
     """A decoder reads more than from the models that it is compared with."""
-    for one in [*case.primary, *(other for other in case.comparisons if other.decoder == OUTPUT)]:
+    alone = [one for one in case.comparisons if one.decoder in (OUTPUT, LOGITS) or one.layer == ALL_STAGES]
+    for one in [*case.primary, *alone]:
         if one.above:
             return Ruling("RESIDUAL", place_of(one), f"{_READER[one.decoder]} {beside(case, one)}")
-    stages = [one for one in case.comparisons if one.decoder == LINEAR and not one.primary]
-    readers = [one for one in case.comparisons if one.decoder in READERS]
+    stages = [one for one in case.comparisons if one.decoder == LINEAR and one.layer not in (HEAD_INPUT, OUTPUT)]
+    readers = [one for one in case.comparisons if one.decoder in READERS and one.layer == HEAD_INPUT]
     for family in (stages, readers, list(case.membership)):
         worst = surely_above(family)
         if worst:

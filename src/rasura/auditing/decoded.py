@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 HEAD_INPUT = "head input"
@@ -55,6 +56,14 @@ class Decoded:
     draw: int
     predicted: np.ndarray
     value: np.ndarray | None = None
+
+
+def as_decoded(
+    decoder: str, layer: str, said: Tensor, shots: int = 0, draw: int = 0, value: Tensor | None = None
+) -> Decoded:
+    """What was said as it is kept: answers `[N]`, and numbers `[N]` if there are any."""
+    numbers = None if value is None else value.float().numpy()
+    return Decoded(decoder, layer, shots, draw, said.to(torch.int16).numpy(), numbers)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ def standardised(features: Tensor) -> Tensor:
     wide = features.double()
     centred = wide - wide.mean(0)
     deviation = centred.std(0, correction=0)
-    varies = deviation > 1e-6 * wide.abs().amax(0)
+    varies = wide.amax(0) > wide.amin(0)
     return torch.where(varies, centred / deviation.where(varies, 1), 0).float()
 
 
@@ -192,15 +192,19 @@ def refit_bias(logits: Tensor, labels: Tensor, folds: Tensor) -> Tensor:
     Every class weighs alike. Infinite logits count as the least finite one: what is cut off cannot be brought back by
     a bias.
     """
-    finite = logits.double()
-    low, high = finite[finite.isfinite()].min(), finite[finite.isfinite()].max()
-    finite = finite.nan_to_num(nan=float(low), posinf=float(high), neginf=float(low))
+    bounded = finite(logits).double()
     predicted, weights = torch.zeros_like(labels), balanced(labels, logits.shape[1]).double()
     for fold in range(int(folds.max()) + 1):
         inside = folds != fold
-        bias = _best_bias(finite[inside], labels[inside], weights[inside])
-        predicted[~inside] = (finite[~inside] + bias).argmax(1)
+        bias = _best_bias(bounded[inside], labels[inside], weights[inside])
+        predicted[~inside] = (bounded[~inside] + bias).argmax(1)
     return predicted
+
+
+def finite(logits: Tensor) -> Tensor:
+    """Logits whose infinite values are the least or the greatest finite one."""
+    low, high = logits[logits.isfinite()].min(), logits[logits.isfinite()].max()
+    return logits.nan_to_num(nan=float(low), posinf=float(high), neginf=float(low))
 
 
 def _best_bias(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

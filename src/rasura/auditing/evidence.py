@@ -51,10 +51,13 @@ from rasura.auditing.statistics import (
 )
 
 AREA = "few-shot area"
+ALL_STAGES = "all stages"
+"""Where a score is the mean over all stages that the models share."""
+LOGITS = "readers of the logits"
 RUNGS = (UNWRAPPED, BIAS, HEAD_SWAP)
 FURTHER_RUNGS = (STITCH, BATCH_NORM, PROTOTYPE, *QUANTISED)
 READERS = (WHITENED, NEIGHBOURS, KERNEL, PERCEPTRON)
-"""Decoders of the head input beside the linear one."""
+"""Decoders of the head input beside the linear one; all but the first read the logits too."""
 ROUTING_FLOOR = 0.10
 """A total variation from the references' routing below this is never called different."""
 ANSWERS = Scatter(PRIOR_ANSWER_SPREAD)
@@ -82,9 +85,12 @@ def forget_comparisons(scores: Scores, seed: int, beside: Sequence[str] | None =
     places = [Place(OUTPUT, "output")]
     places += [Place(LINEAR, layer, primary=layer == HEAD_INPUT) for layer, _ in scores.places(LINEAR)]
     places += [Place(FEW_SHOT, layer, shots) for layer, shots in scores.places(FEW_SHOT)]
-    places += [Place(AREA, layer, primary=True) for layer in dict.fromkeys(one for one, _ in scores.places(FEW_SHOT))]
+    areas = dict.fromkeys(layer for layer, _ in scores.places(FEW_SHOT))
+    places += [Place(AREA, layer, primary=layer == HEAD_INPUT) for layer in areas]
+    places += [Place(AREA, ALL_STAGES)] if len(areas) > 1 else []
     rest = (*READERS, SHUFFLED, *RUNGS, *FURTHER_RUNGS)
     places += [Place(decoder, layer, shots) for decoder in rest for layer, shots in scores.places(decoder)]
+    places += [Place(LOGITS, "output")]
     has = [place for place in places if all(_per_example(scores, name, place) is not None for name in beside)]
     return [_on_examples(scores, place, scores.forget, seed, beside) for place in has]
 
@@ -187,9 +193,18 @@ def _on_examples(
 
 
 def _per_example(scores: Scores, model: str, place: Place) -> np.ndarray | None:
+    if place.decoder == LOGITS:
+        return _mean([scores.right(model, decoder, "output") for decoder in (LINEAR, *READERS[1:])])
+    if (place.decoder, place.layer) == (AREA, ALL_STAGES):
+        stages = dict.fromkeys(layer for layer, _ in scores.places(FEW_SHOT) if layer != HEAD_INPUT)
+        return _mean([_area(scores, model, layer) for layer in stages])
     if place.decoder == AREA:
         return _area(scores, model, place.layer)
     return scores.right(model, place.decoder, place.layer, place.shots)
+
+
+def _mean(rows: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    return None if any(row is None for row in rows) else np.mean([row for row in rows if row is not None], axis=0)
 
 
 def _area(scores: Scores, model: str, layer: str) -> np.ndarray | None:

@@ -1,7 +1,6 @@
 """What one model shows: its own answers, and what decoders read out of it. Models are compared later, in `judge`."""
 
 import contextlib
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rasura.activations import Anatomy, Point, anatomy, features
+from rasura.activations import Point, anatomy, features
 from rasura.auditing.decoded import (
     BATCH_NORM,
     BIAS,
-    FEW_SHOT,
     HEAD_INPUT,
     HEAD_SWAP,
     KERNEL,
@@ -33,8 +31,10 @@ from rasura.auditing.decoded import (
     Anchor,
     Decoded,
     Head,
+    as_decoded,
 )
-from rasura.auditing.decoders import cross_fitted, few_shot, refit_bias
+from rasura.auditing.decoders import cross_fitted, finite, refit_bias
+from rasura.auditing.few_shot import DRAWS, STAGE_DRAWS, few_shot_curve
 from rasura.auditing.inside import Inside, look_inside
 from rasura.auditing.members import Members, remember
 from rasura.auditing.nonlinear import (
@@ -47,14 +47,9 @@ from rasura.auditing.nonlinear import (
 from rasura.auditing.outputs import forget_log_odds
 from rasura.auditing.probe import Probe
 from rasura.auditing.recovery import answers, batch_norm_recalibrated, linear_stitch, prototypes, quantised
+from rasura.auditing.stages import stage_names
 from rasura.errors import InputError
 from rasura.progress import Progress, silent
-
-SHOTS = (1, 2, 5, 10, 20, 50, 100)
-"""Labels of the forget class that a few-shot head gets; all those of the half come on top."""
-DRAWS = 10
-RETAIN_SHOTS = 100
-"""Labels of every retained class that every few-shot head gets."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +58,27 @@ class Measured:
 
     Attributes:
         decoded: what each decoder said.
+        stages: what its stages are called.
         inside: what is compared between models stage by stage; None for an anchor that has no vote.
         members: how much training examples of the request look like training examples; None if not asked for.
         seconds: wall-clock time per block.
     """
 
     decoded: list[Decoded]
+    stages: tuple[str, ...] = ()
     inside: Inside | None = None
     members: Members | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
 
 def measure(
-    model: nn.Module, probe: Probe, anchor: Anchor | None, seed: int, progress: Progress = silent, label: str = "audit"
+    model: nn.Module,
+    probe: Probe,
+    anchor: Anchor | None,
+    seed: int,
+    progress: Progress = silent,
+    label: str = "audit",
+    like: Sequence[str] = (),
 ) -> Measured:
     """Run the model over the probe, then every decoder on what was found.
 
@@ -86,6 +89,7 @@ def measure(
         seed: of draws.
         progress: called per batch and per decoder.
         label: what the progress bar says.
+        like: what the original's stages are called.
 
     Raises:
         InputError: NaN logits or features.
@@ -98,7 +102,7 @@ def measure(
         found, logits = features(model, probe.examples, points, progress=progress, label=label)
         _check_finite({point: found[point] for point in parts.points}, logits)
     head_input, head_logits = Point(parts.head, "input"), found[head_output]
-    inner, stages = found[head_input], stage_names(parts)
+    inner, stages = found[head_input], stage_names(parts, like)
     layers = _unlike({name: found[Point(stage)] for stage, name in stages.items()} | {HEAD_INPUT: inner})
     decoded, inside, members = _answers(logits, probe), None, None
     with _timed(seconds, "linear decoders"):
@@ -107,24 +111,26 @@ def measure(
         with _timed(seconds, "membership"):
             members = remember(model, probe, (logits, head_logits, inner), (head_output, head_input), anchor)
     if not probe.forget_classes:
-        return Measured(decoded, inside, members, seconds)
+        return Measured(decoded, tuple(stages.values()), inside, members, seconds)
     with _timed(seconds, "few-shot heads"):
-        decoded += _few_shot_curve(inner, probe, seed)
+        for name, vectors in layers.items():
+            decoded += few_shot_curve(vectors, name, probe, seed, DRAWS if name == HEAD_INPUT else STAGE_DRAWS)
     with _timed(seconds, "other decoders"):
         decoded += _other_readers(inner, probe, seed)
+        decoded += _readers_of_logits(logits, probe, seed)
     with _timed(seconds, "recovery"):
         decoded += _ladder(logits, head_logits, inner, probe, anchor)
         decoded += _further_rungs(model, inner, probe, anchor, seed)
     with _timed(seconds, "geometry"):
         inside = look_inside(layers, probe, read_head(model, probe), seed)
-    return Measured(decoded, inside, members, seconds)
+    return Measured(decoded, tuple(stages.values()), inside, members, seconds)
 
 
 def decode_vectors(vectors: Tensor, probe: Probe, seed: int) -> list[Decoded]:
     """What the head-input decoders read of any vectors `[N, d]`, for anchors that are no trained model."""
     return [
         _linear(HEAD_INPUT, vectors, probe),
-        *_few_shot_curve(vectors, probe, seed),
+        *few_shot_curve(vectors, HEAD_INPUT, probe, seed),
         *_other_readers(vectors, probe, seed),
     ]
 
@@ -167,9 +173,9 @@ def _answers(logits: Tensor, probe: Probe) -> list[Decoded]:
     forgotten = list(probe.forget_classes)
     others = logits.clone()
     others[:, forgotten] = -torch.inf
-    found = [_decoded(OUTPUT, "output", said, value=confidence), _decoded(RUNNER_UP, "output", others.argmax(1))]
+    found = [as_decoded(OUTPUT, "output", said, value=confidence), as_decoded(RUNNER_UP, "output", others.argmax(1))]
     if forgotten:
-        found.append(_decoded(LOG_ODDS, "output", said, value=forget_log_odds(logits, forgotten)))
+        found.append(as_decoded(LOG_ODDS, "output", said, value=forget_log_odds(logits, forgotten)))
     return found
 
 
@@ -184,49 +190,7 @@ def _unlike(layers: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _linear(name: str, vectors: Tensor, probe: Probe) -> Decoded:
-    return _decoded(LINEAR, name, cross_fitted(vectors, probe.labels, probe.folds, probe.classes))
-
-
-def stage_names(parts: Anatomy) -> dict[str, str]:
-    """What each stage is called: a net inside a wrapper has the same stages as without it."""
-    prefix = _shared_prefix(parts.operators)
-    return {stage: stage.removeprefix(prefix) for stage in parts.stages}
-
-
-def _shared_prefix(names: Sequence[str]) -> str:
-    """The modules that all names lie in, with the dot.
-
-    >>> _shared_prefix(["net.body.0", "net.head"]), _shared_prefix(["body.0", "head"]), _shared_prefix(["head"])
-    ('net.', '', '')
-    """
-    homes = [name.split(".")[:-1] for name in names]
-    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*homes, strict=False))
-    return "".join(f"{parts[0]}." for parts in shared)
-
-
-def _few_shot_curve(inner: Tensor, probe: Probe, seed: int) -> list[Decoded]:
-    """Heads refitted with n labels per forget class and fixed labels of the others, each half scored by the other."""
-    generator = torch.Generator().manual_seed(seed)
-    curve = {}
-    for half in (0, 1):
-        pool, test = probe.halves == half, ((probe.halves != half) & probe.forget).nonzero()[:, 0]
-        retained = _sampled(probe, pool & ~probe.forget, RETAIN_SHOTS, generator)
-        plan = [(shots, draw) for shots in (*shot_counts(probe), 0) for draw in range(DRAWS if shots else 1)]
-        chosen = [_sampled(probe, pool & probe.forget, shots or len(pool), generator) for shots, _ in plan]
-        said = few_shot(inner, probe.labels, retained, chosen, test, probe.classes)
-        for key, row in zip(plan, said, strict=True):
-            curve.setdefault(key, torch.full_like(probe.labels, -1))[test] = row
-    return [_decoded(FEW_SHOT, HEAD_INPUT, said, shots, draw) for (shots, draw), said in curve.items()]
-
-
-def shot_counts(probe: Probe) -> list[int]:
-    """Those of `SHOTS` that each half can give for every forget class."""
-    least = min(
-        int(((probe.labels == number) & (probe.halves == half)).sum())
-        for number in probe.forget_classes
-        for half in (0, 1)
-    )
-    return [shots for shots in SHOTS if shots < least]
+    return as_decoded(LINEAR, name, cross_fitted(vectors, probe.labels, probe.folds, probe.classes))
 
 
 def _other_readers(inner: Tensor, probe: Probe, seed: int) -> list[Decoded]:
@@ -239,24 +203,36 @@ def _other_readers(inner: Tensor, probe: Probe, seed: int) -> list[Decoded]:
         PERCEPTRON: perceptron(*given, seed),
         SHUFFLED: shuffled_linear(*given, seed),
     }
-    return [_decoded(name, HEAD_INPUT, one) for name, one in said.items()]
+    return [as_decoded(name, HEAD_INPUT, one) for name, one in said.items()]
+
+
+def _readers_of_logits(logits: Tensor, probe: Probe, seed: int) -> list[Decoded]:
+    """What the answers say of the class without naming it: by another size or shape of the logits."""
+    given = finite(logits), probe.labels, probe.folds, probe.classes
+    said = {
+        LINEAR: cross_fitted(*given),
+        NEIGHBOURS: nearest_neighbours(*given),
+        KERNEL: kernel_machine(*given, seed),
+        PERCEPTRON: perceptron(*given, seed),
+    }
+    return [as_decoded(name, OUTPUT, one) for name, one in said.items()]
 
 
 def _ladder(logits: Tensor, head_logits: Tensor, inner: Tensor, probe: Probe, anchor: Anchor | None) -> list[Decoded]:
     """Ways to bring the class back with next to no effort, cheapest first."""
     rungs = []
     if head_logits.shape[1] == probe.classes and not torch.equal(head_logits.argmax(1), logits.argmax(1)):
-        rungs.append(_decoded(UNWRAPPED, "output", head_logits.argmax(1)))
-    rungs.append(_decoded(BIAS, "output", refit_bias(logits, probe.labels, probe.folds)))
+        rungs.append(as_decoded(UNWRAPPED, "output", head_logits.argmax(1)))
+    rungs.append(as_decoded(BIAS, "output", refit_bias(logits, probe.labels, probe.folds)))
     if anchor is not None and anchor.head.weight.shape[1] == inner.shape[1]:
-        rungs.append(_decoded(HEAD_SWAP, HEAD_INPUT, anchor.head(inner).argmax(1)))
+        rungs.append(as_decoded(HEAD_SWAP, HEAD_INPUT, anchor.head(inner).argmax(1)))
     return rungs
 
 
 def _further_rungs(model: nn.Module, inner: Tensor, probe: Probe, anchor: Anchor | None, seed: int) -> list[Decoded]:
     """Ways that need some retained examples, a few labels, or the net to be run again."""
     rungs = [
-        _decoded(PROTOTYPE, HEAD_INPUT, said, shots, draw)
+        as_decoded(PROTOTYPE, HEAD_INPUT, said, shots, draw)
         for shots, draws in prototypes(
             inner, probe.labels, probe.halves, probe.forget_classes, probe.classes, draws=DRAWS, seed=seed
         ).items()
@@ -264,10 +240,10 @@ def _further_rungs(model: nn.Module, inner: Tensor, probe: Probe, anchor: Anchor
     ]
     if anchor is not None:
         said = linear_stitch(inner, anchor.inputs, ~probe.forget, anchor.head, probe.folds)
-        rungs.append(_decoded(STITCH, HEAD_INPUT, said))
+        rungs.append(as_decoded(STITCH, HEAD_INPUT, said))
     recalibrated = batch_norm_recalibrated(model, probe, seed)
     if recalibrated is not None:
-        rungs.append(_decoded(BATCH_NORM, "output", recalibrated))
+        rungs.append(as_decoded(BATCH_NORM, "output", recalibrated))
     return [*rungs, *_rounded_weights(model, probe, seed)]
 
 
@@ -276,23 +252,7 @@ def _rounded_weights(model: nn.Module, probe: Probe, seed: int) -> list[Decoded]
         copies = {name: quantised(model, bits) for name, bits in QUANTISED.items()}
     except InputError:
         return []  # weights that a hook computes cannot be rounded
-    return [_decoded(name, "output", answers(copied, probe, seed)) for name, copied in copies.items()]
-
-
-def _sampled(probe: Probe, among: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Positions of at most `most` examples of each class among those that the mask `[N]` allows."""
-    chosen = []
-    for number in probe.labels[among].unique().tolist():
-        members = (among & (probe.labels == number)).nonzero()[:, 0]
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:most]])
-    return torch.cat(chosen)
-
-
-def _decoded(
-    decoder: str, layer: str, said: Tensor, shots: int = 0, draw: int = 0, value: Tensor | None = None
-) -> Decoded:
-    numbers = None if value is None else value.float().numpy()
-    return Decoded(decoder, layer, shots, draw, said.to(torch.int16).numpy(), numbers)
+    return [as_decoded(name, "output", answers(copied, probe, seed)) for name, copied in copies.items()]
 
 
 def _check_finite(found: dict[Point, Tensor], logits: Tensor) -> None:

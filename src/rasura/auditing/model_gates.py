@@ -14,23 +14,26 @@ from rasura.training import evaluating
 
 SAMPLE = 500
 """Retained examples on which other preprocessings are tried."""
+LEAST_APART = 0.02
+"""Weights of two trainings are more than their own size apart; those of a copy with noise, by the noise."""
 LEAST_SHARE = 0.8
 """Share of the original's accuracy that a model reaches with other inputs, if it was made for those."""
 
 
 def identity_gates(model: nn.Module, anchors: Mapping[str, nn.Module]) -> Iterator[Gate]:
-    """No reference may be the original, the model or another reference over again."""
-    states = {MODEL: model.state_dict()} | {name: one.state_dict() for name, one in anchors.items()}
-    names = list(states)
+    """No reference may be the original, the model or another reference over again, or with a little noise."""
+    models = {MODEL: _weights(model)} | {name: _weights(one) for name, one in anchors.items()}
+    names = list(models)
     for at, name in enumerate(names):
         if name in (MODEL, ORIGINAL):
             continue
-        twin = next((other for other in names[:at] if _same(states[name], states[other])), None)
+        apart = {other: _apart(models[name], models[other]) for other in names[:at]}
+        twin = next((other for other in apart if apart[other] < LEAST_APART), None)
         yield Gate(
             f"{name} is a model of its own",
             twin is None,
-            f"same weights as the {twin}" if twin else "different from all others",
-            "different weights",
+            f"weights {apart[twin]:.1%} away from those of the {twin}" if twin else "different from all others",
+            f"weights at least {LEAST_APART:.0%} away from those of any other",
             "retrain it from scratch with another seed",
         )
 
@@ -114,7 +117,19 @@ def _accuracy(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     return float((said == labels).double().mean())
 
 
-def _same(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
-    return one.keys() == two.keys() and all(
-        one[name].shape == two[name].shape and torch.equal(one[name].cpu(), two[name].cpu()) for name in one
-    )
+def _weights(model: nn.Module) -> list[Tensor]:
+    """Every matrix and filter in order, whatever the modules around them are called."""
+    return [one.detach().float().cpu() for one in model.state_dict().values() if one.ndim > 1]
+
+
+def _apart(one: list[Tensor], two: list[Tensor]) -> float:
+    """How far two lists of weights lie apart, as a share of their size, where they differ at all; 1 for other shapes.
+
+    What is shared exactly, such as a frozen backbone, says nothing of the rest.
+    """
+    if [weight.shape for weight in one] != [weight.shape for weight in two]:
+        return 1.0
+    differing = [(a, b) for a, b in zip(one, two, strict=True) if not torch.equal(a, b)]
+    size = sum(float(a.square().sum()) for a, _ in differing)
+    apart = sum(float((a - b).square().sum()) for a, b in differing)
+    return (apart / max(size, 1e-30)) ** 0.5 if differing else 0.0

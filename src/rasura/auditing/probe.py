@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rasura.auditing.near_copies import near_copies
 from rasura.data import Data, Examples, Request, resolve
 from rasura.errors import InputError
 
@@ -18,6 +19,9 @@ LEAST_RETAINED = 50
 """Where there are many retained classes, each still gives so many."""
 MOST_OVERLAP = 0.01
 """Share of held-out examples that may also occur in the training data; they are left out. More is refused."""
+
+MOST_COPIES = 0.05
+"""Share of held-out images that may lie within two grey levels of a training image: real data sets hold a few."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +74,9 @@ def make_probe(data: Data, request: Request, seed: int) -> Probe:
     """The probe of a request, the same for every model that is audited on it.
 
     Raises:
-        InputError: held-out examples that overlap with the training data by more than one in a hundred; fewer than ten
-            held-out examples of a class; fewer than ten training examples to forget.
+        InputError: held-out examples that overlap with the training data by more than one in a hundred, or five in a
+            hundred that are training images retouched; fewer than ten held-out examples of a class; fewer than ten
+            training examples to forget.
     """
     parts = resolve(request, data)
     forget_classes = parts.forget_classes
@@ -91,6 +96,12 @@ def make_probe(data: Data, request: Request, seed: int) -> Probe:
             )
     rows = _chosen(data, clean, forget_classes, seed)
     examples = data.test.take(rows)
+    copies, looked_at = near_copies(examples, data.train)
+    if copies > MOST_COPIES * looked_at:
+        raise InputError(
+            f"data: {copies} of {looked_at} held-out images are training images retouched; allowed: at most "
+            f"{MOST_COPIES:.0%}. Hold out examples that the model was not trained on"
+        )
     pairs = _pairs(parts.forget, parts.forget_rows, examples.labels, seed)
     if pairs is None and not forget_classes:
         raise InputError(

@@ -16,9 +16,10 @@ PRIOR_SPREAD, PRIOR_ANSWER_SPREAD = 0.04, 0.005
 answers and accuracy (measured: results/calibration.json)."""
 PRIOR_WEIGHT = 4
 """How many references' worth the expectation counts."""
-TAILS = 15
+TAILS = 17
 """Limits that a verdict rests on: two primary scores above and below, three rungs and the family of the others, the
-output, two retained scores, routing, the stages, the other readers, and membership. Each gets its share of the 5 %."""
+output, its readers, two retained scores, routing, the stages twice, the other readers, and membership. Each gets its
+share of the 5 %."""
 LARGEST_BLIND_MARGIN = 0.10
 """Ten points: where the anchors lie too close to place a model between them, no wider margin means "as retrained"."""
 LEAST_GAP = 0.03

@@ -16,7 +16,7 @@ from rasura.report.drawing import (
     svg,
 )
 
-_NAMES = {"linear": "Layer by layer"}
+_NAMES = {"linear": "Layer by layer", "few-shot area": "Layer by layer, with few labels"}
 
 
 def profiles(finding: dict[str, Any], key: str) -> list[Figure]:
@@ -28,7 +28,7 @@ def profiles(finding: dict[str, Any], key: str) -> list[Figure]:
     """
     by_decoder: dict[str, list[dict[str, Any]]] = {}
     for one in finding["comparisons"]:
-        if not one["shots"] and one["layer"] != "output":
+        if not one["shots"] and one["layer"] not in ("output", "all stages") and one["decoder"] != "few-shot":
             by_decoder.setdefault(one["decoder"], []).append(one)
     return [
         _profile(decoder, found, f"{key}-depth-{number}")
@@ -39,7 +39,7 @@ def profiles(finding: dict[str, Any], key: str) -> list[Figure]:
 
 def few_shot_curve(finding: dict[str, Any], key: str) -> list[Figure]:
     """Recall after the head was refitted with n labels; nothing where nothing was compared."""
-    found = [one for one in finding["comparisons"] if one["decoder"] == "few-shot"]
+    found = [one for one in finding["comparisons"] if (one["decoder"], one["layer"]) == ("few-shot", "head input")]
     found = sorted((one for one in found if one["shots"]), key=lambda one: one["shots"]) + [
         one for one in found if not one["shots"]
     ]

@@ -61,6 +61,10 @@ READERS = {
     "shuffled labels": ("Control: shuffled labels", "must be near chance, or the decoders cannot be believed"),
 }
 """The decoders at the head input: what the page calls them, and what they add."""
+_ELSEWHERE = {
+    ("few-shot area", "all stages"): ("Few labels, all stages", "mean over the stages in front of the head input"),
+    ("readers of the logits", "output"): ("Readers of the logits", "mean of four: what the answers tell unsaid"),
+}
 SIGNALS = {
     "attack": ("Attack", "logistic regression on the four below (AUC)"),
     "rmia": ("RMIA", "likelihood beside the retrained models’ and the other pairs’ (AUC)"),
@@ -136,7 +140,8 @@ def ladder(finding: dict[str, Any]) -> list[Row]:
 
     A rung that decides without being comparable (code that retrained models do not have) stands there without numbers.
     """
-    found = [one for decoder in RUNGS for one in finding["comparisons"] if one["decoder"] == decoder]
+    places = [one for one in finding["comparisons"] if one["decoder"] != "few-shot" or one["layer"] == "head input"]
+    found = [one for decoder in RUNGS for one in places if one["decoder"] == decoder]
     most = max((one["shots"] for one in found if one["decoder"] == "few-shot" and one["shots"] <= FEW), default=0)
     found = [one for one in found if one["decoder"] != "few-shot" or 0 < one["shots"] == most]
     back = _return(finding, found)
@@ -153,15 +158,15 @@ def ladder(finding: dict[str, Any]) -> list[Row]:
 
 
 def readers(finding: dict[str, Any]) -> list[Row]:
-    """What every decoder at the head input reads, the control last."""
-    found = [one for one in finding["comparisons"] if one["layer"] == "head input"]
+    """What every decoder at the head input reads, then what is read at the stages and of the logits."""
+    named = {(decoder, "head input"): said for decoder, said in READERS.items()} | _ELSEWHERE
     return [
         replace(
             _row(name, hint, one), anchors={key: share for key, share in one["anchors"].items() if share is not None}
         )
-        for decoder, (name, hint) in READERS.items()
-        for one in found
-        if one["decoder"] == decoder
+        for place, (name, hint) in named.items()
+        for one in finding["comparisons"]
+        if (one["decoder"], one["layer"]) == place
     ]
 
 

@@ -142,8 +142,13 @@ def _hidden(finding: dict[str, Any], rungs: Sequence[Row]) -> Iterator[str]:
 def _others_above(finding: dict[str, Any]) -> list[str]:
     """Places above the margin that are not the one which decided."""
     above = [one for one in finding["comparisons"] if one["above"] and one["decoder"] != "output"]
-    names = [one["decoder"] if one["decoder"] != "linear" else f"linear probe, {one['layer']}" for one in above]
-    return [name for name in dict.fromkeys(names) if name != finding["where"]]
+    return [name for name in dict.fromkeys(map(_place, above)) if name != finding["where"]]
+
+
+def _place(one: dict[str, Any]) -> str:
+    if one["decoder"] == "linear":
+        return f"linear probe, {one['layer']}"
+    return one["decoder"] if one["layer"] in ("head input", "output") else f"{one['decoder']}, {one['layer']}"
 
 
 def _own(row: Row) -> str:
