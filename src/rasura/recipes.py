@@ -20,8 +20,8 @@ FILE = "recipes.json"
 class Known:
     """What is known of a method on a data set.
 
-    Accuracies are 0..1, on training images that were kept aside from the method (for fashion-mnist on held-out images; of
-    a method without strength on images that it read).
+    Accuracies are 0..1, on training images that were kept aside from the method (for fashion-mnist on held-out images;
+    of a method without strength on images that it read).
 
     Attributes:
         settings: fields that differ from the method's defaults.
