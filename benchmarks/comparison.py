@@ -12,6 +12,7 @@ import argparse
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -120,24 +121,36 @@ def main() -> None:
     arguments = parser.parse_args()
     data, cells, failed = some_images(arguments.data, "fashion-mnist"), [], {}
     with terminal() as progress:
-        for seed in arguments.seeds:
-            for name in FORGET:
-                rows, reasons = cell(data, arguments.folder, seed, name, progress)
-                failed |= {f"{one}, {name}, seed {seed}": reason for one, reason in reasons.items()}
-                cells.append({"forget": name, "seed": seed, "rows": rows})
-                print(json.dumps({"forget": name, "seed": seed, "nearest": rows[0]["name"]}), flush=True)
-    found = summary([one["rows"] for one in cells])
-    for row in found:
+        for seed, name in product(arguments.seeds, FORGET):
+            rows, reasons = cell(data, arguments.folder, seed, name, progress)
+            failed |= {f"{one}, {name}, seed {seed}": reason for one, reason in reasons.items()}
+            cells.append({"forget": name, "seed": seed, "rows": rows})
+            print(json.dumps({"forget": name, "seed": seed, "nearest": rows[0]["name"]}), flush=True)
+            if arguments.out:  # after every cell: all of them take hours
+                arguments.out.write_text(json.dumps(content(data, cells, failed), indent=1) + "\n")
+    for row in summary([one["rows"] for one in cells]):
         print(json.dumps(row), flush=True)
-    if arguments.out:
-        about = {"command": "python benchmarks/comparison.py", "machine": machine(), "versions": versions()}
-        count = len(data.classes)
-        images = {"training_images": len(data.train), "images_that_methods_read": READ * count}
-        images |= {"held_out_images": AUDITED * count}
-        about |= {"data": "Fashion-MNIST", **images, "model": ARCHITECTURE, "epochs": RECIPE.epochs}
-        about |= {"recipes": SETTINGS, "seeds": list(arguments.seeds), "forget": FORGET, "references": REFERENCES}
-        about |= {"methods": found, "failed": failed, "cells": cells}
-        arguments.out.write_text(json.dumps(about, indent=1) + "\n")
+
+
+def content(data: Data, cells: list[dict], failed: dict[str, str]) -> dict:
+    """What the result holds."""
+    count = len(data.classes)
+    images = {"training_images": len(data.train), "images_that_methods_read": READ * count}
+    images |= {"held_out_images": AUDITED * count}
+    return {
+        "command": "python benchmarks/comparison.py",
+        "machine": machine(),
+        "versions": versions(),
+        "data": "Fashion-MNIST",
+        **images,
+        "model": ARCHITECTURE,
+        "epochs": RECIPE.epochs,
+        "recipes": SETTINGS,
+        "references": REFERENCES,
+        "methods": summary([one["rows"] for one in cells]),
+        "failed": failed,
+        "cells": cells,
+    }
 
 
 if __name__ == "__main__":
