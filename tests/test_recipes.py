@@ -41,15 +41,15 @@ def test_every_recipe_can_be_used_and_says_what_it_did(data, name):
             method_for(name, data)
 
 
-def test_there_are_recipes_for_three_data_sets_and_every_method_but_retrain():
-    assert set(data_sets()) == {"fashion-mini", "fashion-mnist", "cifar10"}
+def test_every_method_but_retrain_was_tried_on_the_embedded_data():
     assert set(known("fashion-mini")) == set(methods.names()) - {"retrain"}
+    assert sum(one.worked for one in known("fashion-mini").values()) >= 12
     assert LISTS["recipes"]().keys() == set(data_sets())
 
 
 def test_what_is_unknown_is_answered_with_the_nearest():
-    with pytest.raises(InputError, match="recipe: 'fashion-mnits' is unknown; did you mean 'fashion-mnist'"):
-        known("fashion-mnits")
+    with pytest.raises(InputError, match="recipe: 'fashion-mimi' is unknown; did you mean 'fashion-mini'"):
+        known("fashion-mimi")
     assert nearest_for("retrain", "fashion-mini") == methods.Retrain()
 
 
