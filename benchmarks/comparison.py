@@ -35,7 +35,7 @@ ARCHITECTURE, RECIPE, SETTINGS = "resnet8", Recipe(epochs=5), "fashion-mini"
 FORGET, SEEDS, REFERENCES = ("T-shirt/top", "Trouser", "Shirt"), (0, 1), 3
 TRAINING, HELD_OUT = 1000, 500
 """Images of each class, of 6,000 and 1,000."""
-READ, AUDITED = 500, 120
+READ, AUDITED = 400, 120
 """Of these, what methods read and what the audits of 150 models look at."""
 
 
