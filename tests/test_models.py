@@ -575,6 +575,22 @@ def test_models_without_parameters_lie_on_the_cpu():
     assert device_of(nn.Identity()) == torch.device("cpu")
 
 
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
+def test_inputs_are_given_in_the_precision_of_the_weights(precision):
+    net = nn.Linear(3, 2).to(precision)
+    assert logits_of(net, torch.rand(4, 3)).dtype == precision
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.head = nn.Embedding(5, 3).to(precision), net
+
+        def forward(self, tokens: Tensor, values: Tensor) -> Tensor:
+            return self.head(self.words(tokens) + values)
+
+    assert logits_of(Named(), {"tokens": torch.tensor([1, 4]), "values": torch.rand(2, 3)}).dtype == precision
+
+
 @pytest.mark.parametrize("output", [torch.zeros(3), torch.zeros(2, 3, 4)], ids=["[K]", "[B, K, 4]"])
 def test_an_answer_of_another_shape_is_no_logits(output):
     class Constant(nn.Module):

@@ -3,7 +3,7 @@
 import base64
 import io
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,8 @@ PICTURES = 8
 """Forget images that a finding shows, at most."""
 SHOWN = ("original", "model", "reference 1")
 """Models whose maps and heat maps are shown."""
+EDIT_KEYS = {"operator", "edit", "rank", "alpha", "removed", "separability", "mean", "skipped"}
+"""What a method's record must say of a linear map for the page to draw it (see `rasura.methods.damp`)."""
 
 
 def judged(judgement: Judgement, scores: Scores) -> dict[str, Any]:
@@ -108,7 +110,15 @@ def _record(model: nn.Module) -> dict[str, Any]:
         "trained_on": card.data,
         "training": card.training,
         "history": [{key: entry.get(key) for key in ("method", "settings", "request")} for entry in card.history],
+        "edits": _edits(card.history),
     }
+
+
+def _edits(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the last forgetting did to each linear map, if its method's record has a depth profile."""
+    details = history[-1].get("details") if history else None
+    found = details.get("operators") if isinstance(details, dict) else None
+    return [one for one in found or [] if isinstance(one, dict) and one.keys() >= EDIT_KEYS]
 
 
 def _pictures(probe: Probe, scores: Scores, data: Data, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:

@@ -178,6 +178,7 @@ def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:
 
 def _fitting(model: nn.Module, data: Data, lacking: Sequence[int] = ()) -> nn.Module:
     """The model, checked, with logits of all classes; of those in `lacking` it may have no outputs."""
+    model = getattr(model, "_orig_mod", model)  # a compiled net shows no layers; the one that was compiled is the same
     check_fits(model, data, lacking)
     answers = predict(model, data.train.take(torch.arange(min(FEW, len(data.train)))))
     return complete(model, answers, len(data.classes), lacking)

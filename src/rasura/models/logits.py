@@ -12,15 +12,27 @@ from rasura.errors import InputError, first_line
 def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     """Logits `[B, K]` of a batch. The model returns them, or an object with `.logits`, and takes a tensor or a dict.
 
+    Inputs that are floating-point numbers are given in the precision of the model's weights.
+
     Raises:
         InputError: the output is not a `[B, K]` tensor.
     """
+    inputs = _in_precision_of(model, inputs)
     output: Any = model(**inputs) if isinstance(inputs, dict) else model(inputs)
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"model: {type(model).__name__} returned {shape}; allowed: logits of shape [batch, classes]")
     return logits
+
+
+def _in_precision_of(model: nn.Module, inputs: Inputs) -> Inputs:
+    precision = next((one.dtype for one in model.parameters() if one.is_floating_point()), None)
+    if precision is None:
+        return inputs
+    if isinstance(inputs, dict):
+        return {name: one.to(precision) if one.is_floating_point() else one for name, one in inputs.items()}
+    return inputs.to(precision) if inputs.is_floating_point() else inputs
 
 
 MISFITS = (RuntimeError, IndexError, TypeError, ValueError)

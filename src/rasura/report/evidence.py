@@ -8,6 +8,7 @@ from typing import Any
 from rasura.auditing import MODEL, ORIGINAL
 from rasura.report.depth import few_shot_curve, profiles
 from rasura.report.drawing import Figure, Table
+from rasura.report.edits import edit_table, edits, skipped
 from rasura.report.geometry import geometry
 from rasura.report.maps import Maps, stage_maps
 from rasura.report.membership import roc
@@ -30,7 +31,7 @@ from rasura.report.scores import (
     reference_roles,
 )
 
-NUMBERS, LADDER, MEMBERSHIP = "numbers", "ladder", "membership"
+NUMBERS, LADDER, MEMBERSHIP, EDITS = "numbers", "ladder", "membership", "edits"
 LIGHT = (NUMBERS, LADDER)
 """Blocks that stay open on a page of several models."""
 
@@ -90,6 +91,7 @@ def evidence(finding: dict[str, Any], key: str) -> list[Block]:
             "similarity (CKA), class distances, purity, selectivity",
             figures=geometry(finding, key),
         ),
+        *_edits(finding, key),
         Block("request", "Measured on request", "what was asked for besides", figures=on_request(finding, key)),
     ]
     primary = MEMBERSHIP if finding["request"]["kind"] == SAMPLES else NUMBERS
@@ -185,6 +187,15 @@ def _membership(finding: dict[str, Any], key: str) -> Block:
         figures=roc(finding, key),
         tables=[("Found at 1% false alarms", table)] if rates else [],
     )
+
+
+def _edits(finding: dict[str, Any], key: str) -> list[Block]:
+    """Only where the method left a record: that most leave none is nothing to report."""
+    figures, about = edits(finding, key), "what was projected out of each layer"
+    tables = [("All linear maps", edit_table(finding))]
+    return [Block(EDITS, "What was edited", about, figures=figures, tables=tables, note=skipped(finding))][
+        : len(figures)
+    ]
 
 
 def _classes(finding: dict[str, Any]) -> Table:

@@ -1,5 +1,6 @@
 """Cases of honest models: retrained without the class, in ways that no audit may accuse."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 from rasura.data import Data
 from rasura.testing.case import FINE, Case
 from rasura.testing.stage import FORGET, RECIPE, Net, Stage, trained
-from rasura.testing.surgery import Coded, before_head, head_of, linear, noisy, permuted, with_head
+from rasura.testing.surgery import Coded, before_head, compiled, head_of, linear, noisy, permuted, with_head
 
 AS_RETRAINED = ("ERASED",)
 COST = "a bias fitted with equal weight for every class, or rungs that count only while the others are still named"
@@ -67,6 +68,8 @@ HONEST = (
     Case("retrained, left in training mode with dropout", AS_RETRAINED, _in_training_mode),
     Case("retrained, answers as probabilities", AS_RETRAINED, _coded(lambda logits: logits.softmax(1))),
     Case("retrained, logits of float16", FINE, _coded(lambda logits: logits.half()), slow=True),
+    Case("retrained, weights of bfloat16", FINE, lambda stage: copy.deepcopy(stage.retrained).bfloat16(), slow=True),
+    Case("retrained, compiled", AS_RETRAINED, lambda stage: compiled(stage.retrained), slow=True),
     Case("retrained with K − 1 outputs", FINE, _with_fewer_outputs),
     Case("retrained with another schedule", FINE, _otherwise(21, schedule="cosine")),
     Case("retrained with more weight decay", FINE, _otherwise(22, weight_decay=0.5), slow=True),
