@@ -20,7 +20,7 @@ from rasura.models import card_of
 from rasura.strength import FINEST
 from rasura.testing import check_method, small_problem
 
-UNSEARCHED = {"retrain", "logit-mask", "head-reset", "linear-filtration"}
+UNSEARCHED = {"retrain", "damp", "logit-mask", "head-reset", "linear-filtration"}
 """Methods that have nothing to turn up or down."""
 
 RANGES = [

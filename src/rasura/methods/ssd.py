@@ -168,15 +168,24 @@ def _batchable() -> Iterator[None]:
 
 def _loss_of(model: nn.Module) -> Callable[[Parameters, Inputs, Tensor], Tensor]:
     """The loss of one example as a function of the parameters."""
+    whole = _Logits(model)
 
     def loss(parameters: Parameters, inputs: Inputs, label: Tensor) -> Tensor:
-        def call(*given: Any, **named: Any) -> Any:
-            return functional_call(model, parameters, given, named)
-
-        logits = logits_of(call, _as_batch(inputs))  # pyright: ignore[reportArgumentType]
-        return F.cross_entropy(logits, label.unsqueeze(0))
+        within = {f"net.{name}": parameter for name, parameter in parameters.items()}
+        return F.cross_entropy(functional_call(whole, within, (_as_batch(inputs),)), label.unsqueeze(0))
 
     return loss
+
+
+class _Logits(nn.Module):
+    """A net that returns its logits and nothing else."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return logits_of(self.net, inputs)
 
 
 def _as_batch(inputs: Inputs) -> Inputs:
