@@ -167,7 +167,24 @@ LAYERS = ("conv1", "layer1", "layer2", "layer3", "head input")
 
 def full_finding(seed: int = 0, **changes: Any) -> dict[str, Any]:
     """Every block of a class request, on ten classes; `changes` replace its top-level entries."""
-    return enriched(_plain(seed), seed) | copy.deepcopy(changes)
+    made = enriched(_plain(seed), seed)
+    made["models"]["model"]["edits"] = edit_record()
+    return made | copy.deepcopy(changes)
+
+
+def edit_record() -> list[dict[str, Any]]:
+    """What a closed-form method says of four linear maps: two left alone, one projected, the head's rows replaced."""
+
+    def entry(operator: str, separability: float, **changes: Any) -> dict[str, Any]:
+        nothing = {"edit": "", "rank": 0, "alpha": 0.0, "removed": 0.0, "mean": "", "skipped": "too early in the net"}
+        return {"operator": operator, "separability": separability, **nothing} | changes
+
+    return [
+        entry("stem.conv", 0.25),
+        entry("layer<1>", 0.25, skipped="its weight is shared with stem.conv"),
+        entry("layer2", 0.75, edit="project", rank=3, alpha=0.51, removed=0.1234, mean="bias", skipped=""),
+        entry("head", 1.0, edit="retire", removed=0.4321, skipped=""),
+    ]
 
 
 def sample_finding(seed: int = 0, **changes: Any) -> dict[str, Any]:

@@ -11,13 +11,13 @@ SOURCE = Path(rasura.__file__).parent
 
 FLOORS = [
     {"errors"},
-    {"progress", "files", "user_code"},
+    {"progress", "files", "memory", "user_code"},
     {"data"},
     {"models"},
     {"training"},
     {"activations"},
     {"methods", "auditing"},
-    {"report", "strength"},
+    {"recipes", "report", "strength"},
     {"contents"},
     {"finding"},
     {"runs", "testing"},

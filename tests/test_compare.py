@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import rasura
@@ -14,7 +16,8 @@ from rasura.cli import main
 from rasura.compare import compare
 from rasura.data import ForgetClasses
 from rasura.progress import silent
-from rasura.report.comparison_page import Measure, Row, comparison_page, ranked
+from rasura.report.comparison_figures import _apart, _beside
+from rasura.report.comparison_page import Cost, Measure, Row, comparison_page, ranked
 from rasura.runs import train_run
 from rasura.training import Recipe
 
@@ -70,11 +73,23 @@ def test_a_score_within_the_band_is_no_distance(value, outside):
 
 
 def test_the_controls_are_there_and_exposed(compared):
-    rows, _, _ = compared
+    rows, _, folder = compared
     by_name = {row.name: row for row in rows}
     assert set(by_name) == {"ga", "finetune <b>", "logit-mask", "bias-shift"}
     assert not {by_name[name].verdict for name in ("logit-mask", "bias-shift")} & {"ERASED"}
-    assert all(row.seconds is not None for row in rows)
+    assert all(row.cost.seconds is not None for row in rows)
+    assert (folder / "comparison.html").read_text().count("control: silences the answers") == 2
+
+
+def test_what_a_method_took_is_in_the_record_and_on_the_page(compared):
+    rows, _, folder = compared
+    page = (folder / "comparison.html").read_text()
+    for row in rows:
+        record = json.loads((folder / row.name / "record.json").read_text())
+        assert row.cost == Cost(record["seconds"], record["memory_mib"])
+        assert row.to_json()["memory_mib"] == record["memory_mib"]
+        if row.cost.memory_mib is not None:
+            assert f'<td class="number">{row.cost.memory_mib:.0f}</td>' in page
 
 
 def test_a_method_that_failed_is_named_with_its_reason(compared):
@@ -120,6 +135,22 @@ def test_a_comparison_needs_references(trained, tmp_path):
         compare(net, rasura.load_data("digits"), REQUEST, {}, [], tmp_path, silent)
     with pytest.raises(InputError, match="findings: none given"):
         ranked([], {})
+
+
+PLACES = st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=1, max_size=24)
+
+
+@given(PLACES)
+def test_numbers_in_a_figure_never_lie_on_each_other(places):
+    found = _beside(places, 4.0)
+    for number, (x, y) in enumerate(found):
+        for other_x, other_y in found[:number]:
+            assert x != other_x or abs(y - other_y) >= 4.0 - 1e-9
+    heights = _apart([y for _, y in places], 4.0, 100)
+    assert sorted(range(len(places)), key=lambda k: heights[k]) == sorted(
+        range(len(places)), key=lambda k: (places[k][1], k)
+    )
+    assert max(heights) <= 100
 
 
 def test_findings_of_one_model_make_a_page_too(compared):

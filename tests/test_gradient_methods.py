@@ -16,6 +16,7 @@ from rasura.methods import _losses as losses
 from rasura.methods._blocks import last_blocks
 from rasura.methods._examples import joined, other_labels
 from rasura.methods.bad_teacher import BadTeacher
+from rasura.methods.boundary_expand import BoundaryExpand
 from rasura.methods.boundary_shrink import BoundaryShrink, nearest_classes
 from rasura.methods.catastrophic_forgetting_k import CatastrophicForgettingK
 from rasura.methods.delete import Delete
@@ -371,6 +372,17 @@ def test_delete_teaches_what_the_original_says_of_the_other_classes():
         losses.divergence(target, predict(net, problem.forget)).mean().item() for net in (problem.model, model)
     )
     assert after < 0.2 * before
+
+
+@pytest.mark.parametrize("kind", [Delete, BoundaryShrink, BoundaryExpand])
+def test_batch_norm_holds_still_if_it_is_told_to(kind):
+    problem = small_problem(RESNET)
+    statistics = {name for name in problem.model.state_dict() if "running" in name}
+    moved = {how: changed(problem.model, kind(epochs=1, statistics=how)(problem)[0]) for how in ("follow", "hold")}
+    assert statistics <= moved["follow"]
+    assert not statistics & moved["hold"] and "head.weight" in moved["hold"]
+    with pytest.raises(InputError, match="statistics: 'held' is unknown; did you mean 'hold'"):
+        kind(statistics="held")
 
 
 # ------------------------------------------------------------------------------------------------- effect

@@ -1,7 +1,5 @@
 """Methods: the contract for all of them, then what each one computes against an independent oracle."""
 
-import copy
-import json
 import random
 import sys
 import warnings
@@ -13,8 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -31,12 +27,10 @@ from rasura import (
     methods,
     predict,
 )
-from rasura.activations import Moments, anatomy
 from rasura.data import Examples, examples_from
-from rasura.methods import damp as damp_module
 from rasura.methods.bias_shift import BiasShift
 from rasura.methods.contract import name_of
-from rasura.methods.damp import Damp, directions, discriminant, project_out
+from rasura.methods.damp import Damp
 from rasura.methods.finetune import Finetune
 from rasura.methods.logit_mask import LogitMask
 from rasura.methods.retrain import Retrain
@@ -90,7 +84,7 @@ def problem_for(net: str, classes: tuple[int, ...] = (3,)) -> Problem:
 def shortened(name: str) -> Any:
     """The method with its default settings, save those that only say how long it runs."""
     method: Any = methods.method_class(name)()
-    least = {"epochs": 2, "noise": 16, "noise_steps": 2, "generator_epochs": 1, "steps": 2}
+    least = {"epochs": 2, "noise": 16, "noise_steps": 2, "steps": 5, "unseen_epochs": 1, "generator_epochs": 1}
     return replace(method, **{key: min(least[key], value) for key, value in vars(method).items() if key in least})
 
 
@@ -430,329 +424,14 @@ def test_check_method_takes_text_and_map_style_data_sets():
             if name in IMAGES_ONLY:
                 with pytest.raises(InputError, match=r"allowed: images \[B, C, H, W\]"):
                     check_method(shortened(name), problem)
+            elif name == "damp":  # both nets have no linear map but the head
+                with pytest.raises(InputError, match="damp: no map could be projected"):
+                    check_method(shortened(name), problem)
             elif isinstance(model, Bag) and name in CHANGING_INPUTS:
                 with pytest.raises(InputError, match=f"data: {name} changes inputs by gradients; allowed: images"):
                     check_method(shortened(name), problem)
             else:
                 check_method(shortened(name), problem)
-
-
-# ------------------------------------------------------------------------------- DAMP: the linear algebra
-
-
-def orthonormal(d: int, rank: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.linalg.qr(torch.randn(d, rank, generator=generator, dtype=torch.float64))[0]
-
-
-def hugging_face_conv1d() -> nn.Module:
-    from transformers.pytorch_utils import Conv1D
-
-    return Conv1D(5, 7)
-
-
-PROJECTED = {
-    "Linear": lambda: nn.Linear(7, 5),
-    "Conv2d 1×1": lambda: nn.Conv2d(7, 5, 1),
-    "Conv2d 3×3": lambda: nn.Conv2d(7, 5, 3, padding=1),
-    "Conv1d": lambda: nn.Conv1d(7, 5, 3),
-    "Hugging Face Conv1D": hugging_face_conv1d,
-}
-
-
-@pytest.mark.parametrize("alpha", [0.3, 1.0])
-@pytest.mark.parametrize("kind", PROJECTED)
-def test_damp_edits_an_operator_as_a_dense_projection_of_its_input_would(kind, alpha):
-    torch.manual_seed(1)
-    module, basis = PROJECTED[kind](), orthonormal(7, 2)
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    dense = weight.detach().double().clone()
-    if kind == "Hugging Face Conv1D":  # stores [in, out]
-        dense = dense.T
-    taps = dense[0, 0].numel()
-    # The projection of the unfolded patch: channels are projected alike at every kernel position.
-    projection = torch.eye(7 * taps, dtype=torch.float64) - alpha * torch.kron(
-        basis @ basis.T, torch.eye(taps, dtype=torch.float64)
-    )
-    expected = dense.reshape(5, 7 * taps) @ projection
-    removed = project_out(module, basis, alpha)
-    edited = weight.detach().double()
-    edited = (edited.T if kind == "Hugging Face Conv1D" else edited).reshape(5, 7 * taps)
-    torch.testing.assert_close(edited, expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(removed.reshape(5, -1), dense.reshape(5, -1) - expected, atol=1e-12, rtol=0)
-    if alpha == 1:
-        left = torch.einsum("oit,ir->ort", edited.reshape(5, 7, taps), basis)
-        assert left.norm() <= 1e-5
-
-
-random_prototypes = st.tuples(
-    st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 6), st.integers(1, 8), st.sampled_from([0.5, 0.95, 1.0])
-)
-
-
-@settings(deadline=None, max_examples=60)
-@given(random_prototypes, st.sampled_from(["centred", "span"]))
-def test_directions_are_orthonormal_few_and_orthogonal_to_what_is_known(drawn, residual):
-    seed, d, going, staying, energy = drawn
-    generator = torch.Generator().manual_seed(seed)
-    prototypes = torch.randn(going + staying, d, generator=generator, dtype=torch.float64)
-    basis = directions(prototypes, torch.arange(going), residual, energy)
-    rank = basis.shape[1]
-    assert rank <= going
-    torch.testing.assert_close(basis.T @ basis, torch.eye(rank, dtype=torch.float64), atol=1e-9, rtol=0)
-    retained = prototypes[going:].numpy()
-    if residual == "span":
-        known = retained
-    else:
-        rows = retained - retained.mean(0)
-        # scikit-learn's rule for a share of variance: the fewest components that reach it.
-        variances = np.linalg.svd(rows)[1] ** 2
-        needed = int(np.searchsorted(np.cumsum(variances) / max(variances.sum(), 1e-300), energy - 1e-9)) + 1
-        known = np.linalg.svd(rows)[2][: min(needed, np.linalg.matrix_rank(rows))]
-    assert np.abs(known @ basis.numpy()).max(initial=0) <= 1e-6
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10_000), st.integers(2, 10))
-def test_one_direction_is_the_least_squares_residual(seed, d):
-    generator = torch.Generator().manual_seed(seed)
-    prototypes = torch.randn(4, d + 4, generator=generator, dtype=torch.float64)
-    forgotten, retained = prototypes[0].numpy(), prototypes[1:].numpy()
-    plain = forgotten - retained.T @ np.linalg.lstsq(retained.T, forgotten, rcond=None)[0]
-    centred = retained - retained.mean(0)
-    away = forgotten - retained.mean(0)
-    middle = away - centred.T @ np.linalg.lstsq(centred.T, away, rcond=1e-10)[0]
-    for residual, expected in [("span", plain), ("centred", middle)]:
-        found = directions(prototypes, torch.tensor([0]), residual, 1.0)[:, 0].numpy()
-        assert abs(abs(found @ expected) / np.linalg.norm(expected) - 1) <= 1e-9
-
-
-def test_the_span_residual_vanishes_where_the_retained_prototypes_span_the_space():
-    generator = torch.Generator().manual_seed(0)
-    prototypes = torch.randn(10, 6, generator=generator, dtype=torch.float64)
-    assert directions(prototypes, torch.tensor([2, 5]), "span", 0.95).shape == (6, 0)
-    assert directions(prototypes, torch.tensor([2, 5]), "centred", 0.5).shape == (6, 2)
-
-
-@pytest.mark.parametrize("residual", ["centred", "span"])
-def test_rounding_errors_of_constant_prototypes_are_no_direction(residual):
-    prototypes = torch.full((5, 6), 0.1, dtype=torch.float64)
-    prototypes[2] += 1e-9
-    assert directions(prototypes, torch.tensor([2]), residual, 0.95).shape == (6, 0)
-
-
-def test_the_discriminant_is_fishers():
-    rng = np.random.default_rng(0)
-    groups = rng.normal(size=(40, 5)) @ rng.normal(size=(5, 5)) + 1.0, rng.normal(size=(90, 5))
-    fed = []
-    for group in groups:
-        fed.append(Moments(5, scatter=True))
-        fed[-1].update(torch.from_numpy(group))
-    direction, threshold = discriminant(*fed)
-    within = sum(np.cov(group.T, bias=True) for group in groups)
-    means = [group.mean(0) for group in groups]
-    within = within + 1e-3 * np.trace(within) / 5 * np.eye(5)
-    expected = np.linalg.inv(within) @ (means[0] - means[1])
-    np.testing.assert_allclose(direction.numpy(), expected, rtol=1e-6)
-    assert threshold.item() == pytest.approx(expected @ (means[0] + means[1]) / 2)
-
-
-# --------------------------------------------------------------------------------- DAMP: on whole nets
-
-
-def calibration_of(problem: Problem) -> tuple[Examples, Examples]:
-    """The examples that give directions, and those that give separability."""
-    examples = damp_module._calibration(problem, 4000)
-    held_out = torch.arange(len(examples)) % damp_module.HELD_OUT == 0
-    return examples.take(~held_out), examples.take(held_out)
-
-
-def inputs_of(problem: Problem, operator: str, examples: Examples) -> Tensor:
-    """What goes into a module, in one batch, by a hook of this test."""
-    kept: list[Tensor] = []
-    handle = problem.model.get_submodule(operator).register_forward_pre_hook(lambda _, given: kept.append(given[0]))
-    with torch.no_grad():
-        problem.model(examples.batch(torch.arange(len(examples)))[0])
-    handle.remove()
-    return kept[0].double()
-
-
-@pytest.mark.parametrize("net", ["convnet", "vit"])
-def test_streamed_statistics_are_those_of_one_batch(net, monkeypatch):
-    problem = problem_for(net)
-    fitted, held_out = calibration_of(problem)
-    small_batches = lambda *args, **named: stream(*args, **named, batch_size=17)  # noqa: E731
-    stream = damp_module.stream
-    monkeypatch.setattr(damp_module, "stream", small_batches)
-    parts = anatomy(problem.model, problem.retain.batch(torch.arange(2))[0])
-    both = damp_module._calibration(problem, 4000)
-    found = damp_module._statistics(problem.model, parts, both, problem, torch.tensor([3]))
-    assert set(found) == set(parts.operators)
-    for name in parts.operators:
-        vectors = {}
-        for part, examples in (("fitted", fitted), ("held out", held_out)):
-            tensor = inputs_of(problem, name, examples)
-            is_map = isinstance(problem.model.get_submodule(name), nn.Conv2d)
-            vectors[part] = tensor.mean((2, 3)) if is_map else tensor.reshape(len(tensor), -1, tensor.shape[-1]).mean(1)
-        prototypes = torch.stack([vectors["fitted"][fitted.labels == number].mean(0) for number in range(10)])
-        torch.testing.assert_close(found[name].prototypes, prototypes, atol=2e-6, rtol=1e-5)
-        retained = vectors["fitted"][fitted.labels != 3].mean(0)
-        torch.testing.assert_close(found[name].retain_mean, retained, atol=2e-6, rtol=1e-5)
-        groups = [vectors["fitted"][(fitted.labels == 3) == going].numpy() for going in (True, False)]
-        within = sum(np.cov(group.T, bias=True).reshape(len(group.T), -1) for group in groups)
-        within = within + (1e-3 * np.trace(within) / len(within) + 1e-12) * np.eye(len(within))
-        direction = np.linalg.solve(within, groups[0].mean(0) - groups[1].mean(0))
-        said = (vectors["held out"].numpy() - (groups[0].mean(0) + groups[1].mean(0)) / 2) @ direction > 0
-        truth = (held_out.labels == 3).numpy()
-        balanced = (said[truth].mean() + (~said[~truth]).mean()) / 2
-        assert found[name].separability == pytest.approx(max(0, 2 * balanced - 1), abs=0.02)
-
-
-@pytest.mark.parametrize("classes", [(3,), (1, 4, 7)], ids=["one class", "three classes"])
-def test_at_full_strength_nothing_of_the_forget_directions_passes(classes):
-    problem = problem_for("convnet", classes)
-    model, record = Damp(depth="constant", bias="keep")(problem)
-    fitted, _ = calibration_of(problem)
-    assert [entry["operator"] for entry in record["operators"]] == ["block1.0", "block2.0", "block3.0", "head"]
-    for entry in record["operators"][1:]:
-        tensor = inputs_of(problem, entry["operator"], fitted)
-        vectors = tensor.flatten(2).mean(2) if tensor.ndim == 4 else tensor
-        prototypes = torch.stack([vectors[fitted.labels == number].mean(0) for number in range(10)])
-        basis = directions(prototypes, torch.tensor(classes), "centred", 0.95)
-        assert entry["rank"] == basis.shape[1] == len(classes)
-        before, after = (net.get_submodule(entry["operator"]).weight for net in (problem.model, model))
-        left = torch.einsum("oi...,ir->or...", after.double(), basis)
-        assert left.norm() <= 1e-5 * before.norm()
-        share = ((before - after).norm() / before.norm()).item()
-        assert entry["removed"] == pytest.approx(share, rel=1e-4)
-        assert share > 0.01
-
-
-def retained_mean(module: nn.Module, inputs: Tensor) -> Tensor:
-    with torch.no_grad():
-        output = copy.deepcopy(module).double()(inputs)
-    return output.mean(0) if output.ndim == 2 else output.mean((0, 2, 3))
-
-
-@pytest.mark.parametrize("bias", ["preserve-mean", "keep"])
-def test_preserve_mean_keeps_the_retained_mean_of_a_linear_maps_output(bias):
-    problem = small_problem(mlp())
-    model, record = Damp(bias=bias)(problem)
-    assert all(entry["rank"] == 1 for entry in record["operators"])
-    fitted, _ = calibration_of(problem)
-    retained = fitted.take(fitted.labels != 3)
-    for name in ("1", "3"):
-        inputs = inputs_of(problem, name, retained)
-        before, after = (retained_mean(net.get_submodule(name), inputs) for net in (problem.model, model))
-        moved = (before - after).abs().max().item()
-        assert moved <= 1e-5 if bias == "preserve-mean" else moved > 1e-3
-
-
-def test_preserve_mean_goes_through_the_batch_norm_where_a_convolution_has_no_bias():
-    problem = small_problem(mixed())
-    model, record = Damp()(problem)
-    assert next(entry for entry in record["operators"] if entry["operator"] == "3")["rank"] == 1
-    fitted, _ = calibration_of(problem)
-    inputs = inputs_of(problem, "3", fitted.take(fitted.labels != 3))
-    pairs = [nn.Sequential(net.get_submodule("3"), net.get_submodule("4")) for net in (problem.model, model)]
-    before, after = (retained_mean(pair, inputs) for pair in pairs)
-    torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
-    assert not torch.equal(*(pair.get_submodule("1").running_mean for pair in pairs))
-
-
-def test_grouped_convolutions_are_left_alone_and_the_record_says_why():
-    problem = small_problem(mixed())
-    model, record = Damp()(problem)
-    entry = next(entry for entry in record["operators"] if entry["operator"] == "2")
-    assert entry["skipped"] == "grouped convolution" and entry["rank"] == 0 and entry["removed"] == 0
-    assert torch.equal(model.get_parameter("2.weight"), problem.model.get_parameter("2.weight"))
-
-
-def test_depth_rules_turn_separability_into_strength():
-    problem = small_problem()
-    for depth, strength in [
-        ("probe", lambda s, share: s),
-        ("probe^2", lambda s, share: s * s),
-        ("probe*ramp", lambda s, share: s * share),
-        ("constant", lambda s, share: 1.0),
-    ]:
-        _, record = Damp(depth=depth)(problem)
-        for place, entry in enumerate(record["operators"], start=1):
-            assert entry["alpha"] == pytest.approx(strength(entry["separability"], place / 4))
-    assert any(0 < entry["separability"] < 1 for entry in record["operators"])
-
-
-def test_the_published_form_keeps_biases_and_uses_the_span():
-    published = Damp.published()
-    assert (published.residual, published.depth, published.bias) == ("span", "probe", "keep")
-    problem = small_problem()
-    model, _ = published(problem)
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            assert torch.equal(parameter, problem.model.get_parameter(name))
-
-
-@pytest.mark.parametrize("forgotten", [0, 1, 3])
-def test_damp_forgets_the_class_and_keeps_the_others(forgotten):
-    problem = small_problem("resnet8,width=8", (forgotten,))
-    model, _ = Damp()(problem)
-    assert recall(problem.model, problem.forget) > 0.9
-    assert recall(model, problem.forget) <= 0.5 * recall(problem.model, problem.forget)
-    assert recall(model, problem.retain) >= 0.85 * recall(problem.model, problem.retain)
-
-
-def test_damp_reads_no_more_examples_than_it_may():
-    problem = small_problem()
-    _, record = Damp(calibration=200)(replace(problem, forget=problem.forget.take(torch.arange(12))))
-    assert record["calibration"] == 212
-
-
-def test_damp_with_one_retained_class_removes_the_difference_of_the_two():
-    problem = small_problem(mlp())
-    chosen = torch.isin(problem.retain.labels, torch.tensor([5]))
-    labels = {"forget": problem.forget.labels * 0, "retain": problem.retain.labels[chosen] * 0 + 1}
-    going = replace(problem.forget, labels=labels["forget"])
-    staying = replace(problem.retain.take(chosen), labels=labels["retain"])
-    two = replace(problem, forget=going, retain=staying, forget_classes=(0,), classes=2)
-    model, _ = Damp(depth="constant", bias="keep")(two)
-    fitted, _ = calibration_of(two)
-    vectors = inputs_of(two, "1", fitted)
-    difference = vectors[fitted.labels == 0].mean(0) - vectors[fitted.labels == 1].mean(0)
-    left = model.get_submodule("1").double()(torch.stack([difference, 0 * difference]))
-    assert (left[0] - left[1]).norm() <= 1e-5 * difference.norm()
-
-
-def test_damp_says_which_class_has_no_example():
-    with pytest.raises(InputError, match="class 10 has no calibration example"):
-        Damp()(replace(small_problem(mlp()), classes=11))
-
-
-class Blind(nn.Module):
-    """Answers the same whatever it sees."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(4, 10)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(torch.full((len(images), 4), 0.1))
-
-
-@pytest.mark.parametrize("residual", ["centred", "span"])
-@pytest.mark.parametrize("depth", ["probe", "constant"])
-def test_damp_refuses_a_net_whose_activations_say_nothing(residual, depth):
-    problem = replace(small_problem(), model=Blind().eval())
-    with pytest.raises(InputError, match=r"no operator could be edited \(the retained prototypes explain the class"):
-        Damp(residual=residual, depth=depth)(problem)
-
-
-def test_damp_records_numbers_for_an_operator_whose_weights_are_zero():
-    net = mlp()
-    torch.nn.init.zeros_(net.get_parameter("3.weight"))
-    _, record = Damp()(replace(small_problem(), model=net.eval()))
-    assert record["operators"][1]["removed"] == 0
-    json.dumps(record, allow_nan=False)
 
 
 # ------------------------------------------------------------------------------------ invalid settings
@@ -761,13 +440,6 @@ def test_damp_records_numbers_for_an_operator_whose_weights_are_zero():
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (Damp, {"residual": "centered"}, "residual: 'centered' is unknown; did you mean 'centred'"),
-        (Damp, {"depth": "prob"}, "depth: 'prob' is unknown; did you mean 'probe'"),
-        (Damp, {"bias": "drop"}, "bias: 'drop' is unknown"),
-        (Damp, {"energy": 0.0}, "energy: 0.0; allowed: above 0, up to 1"),
-        (Damp, {"energy": 1.5}, "energy: 1.5"),
-        (Damp, {"energy": float("nan")}, "energy: nan"),
-        (Damp, {"calibration": 7}, "calibration: 7; allowed: 8 or more"),
         (LogitMask, {"logit": 0.0}, "logit: 0.0"),
         (LogitMask, {"logit": float("nan")}, "logit: nan"),
         (LogitMask, {"logit": -float("inf")}, "logit: -inf"),

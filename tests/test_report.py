@@ -400,6 +400,7 @@ def test_all_blocks_say_how_to_read_them() -> None:
         "Membership",
         "The last layer",
         "Shape of the features",
+        "What was edited",
         "Measured on request",
     ]
     assert all("How to read this:" in block for block in blocks)
@@ -552,7 +553,7 @@ def test_a_head_that_is_no_linear_map_is_left_out() -> None:
 def test_full_findings_stay_small_and_fold_the_heavy_blocks() -> None:
     text = page([full_finding(seed, name=f"method {seed}") for seed in range(2)])
     assert len(text.encode()) < 2 * 400_000  # five on a page: two megabytes at most
-    assert text.count('<details class="block"') == 2 * 8
+    assert text.count('<details class="block"') == 2 * 9
     assert text.count('<section class="block"') == 2 * 2
     read = Reader(text)
     assert len(read.ids()) == len(set(read.ids()))

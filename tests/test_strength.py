@@ -20,7 +20,7 @@ from rasura.models import card_of
 from rasura.strength import FINEST
 from rasura.testing import check_method, small_problem
 
-UNSEARCHED = {"retrain", "logit-mask", "head-reset", "linear-filtration"}
+UNSEARCHED = {"retrain", "damp", "logit-mask", "head-reset", "linear-filtration"}
 """Methods that have nothing to turn up or down."""
 
 RANGES = [
@@ -213,18 +213,85 @@ def test_the_same_seed_gives_the_same_search(digits, model):
 
 def test_samples_are_judged_by_themselves_and_need_a_goal(digits, model):
     request = ForgetSamples(range(0, 60))
-    with pytest.raises(InputError, match=r"goal: a request for samples has none of its own; allowed"):
+    with pytest.raises(InputError, match=r"forget_accuracy: a request for samples has none of its own; allowed"):
         search_strength(model, digits, request, methods.GradientAscent())
-    goal = Search(goal=0.8, tolerance=0.1, budget=5)
+    goal = Search(forget_accuracy=0.8, tolerance=0.1, budget=5)
     outcome = search_strength(model, digits, request, methods.GradientAscent(epochs=4, target=0.7), goal)
     assert outcome.record["search"]["aside"]["forget"] == 60
     assert outcome.record["search"]["chosen"] > 0
 
 
+@dataclass(frozen=True)
+class Backwards(Lower):
+    """Does harm unless it is as strong as can be, and always forgets: each failure points away from what does."""
+
+    amount: float = 10.0
+
+    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
+        noise = 0.0 if self.amount >= 50 else 1 / self.amount
+        return replace(Lower(100.0), noise=noise)(problem)
+
+
+def test_both_sides_of_the_nearest_setting_are_tried(digits, model):
+    found = search_strength(model, digits, REQUEST, Backwards(), Search(budget=8, tolerance=0.001)).record["search"]
+    positions = [one["position"] for one in found["trials"]]
+    assert found["reached"] and found["chosen"] >= 50
+    assert max(positions[1:6]) < positions[0] < max(positions[6:])
+
+
+@dataclass(frozen=True)
+class Clumsy(Lower):
+    """Lowers all other classes as well, unless told not to."""
+
+    noise: float = 2.0
+    strength: ClassVar[Strength] = Strength("amount", 0.01, 100.0, otherwise={"noise": 0.0})
+
+
+def test_where_no_strength_does_other_fields_are_changed_too(digits, model):
+    outcome = search_strength(model, digits, REQUEST, Clumsy(), Search(budget=8, tolerance=0.01))
+    found = outcome.record["search"]
+    assert found["reached"] and outcome.warnings == ()
+    assert [one["besides"] for one in found["trials"]] == [{}] * 4 + [{"noise": 0.0}] * (len(found["trials"]) - 4)
+    assert found["besides"] == {"noise": 0.0}
+    assert outcome.record["settings"] == {"amount": found["chosen"], "noise": 0.0, "breaks": 1e9}
+
+
+@pytest.mark.parametrize(("method", "budget"), [(Clumsy(noise=1.5), 8), (Clumsy(), 1), (Lower(noise=2.0), 8)])
+def test_what_the_user_has_set_stays(digits, model, method, budget):
+    found = search_strength(model, digits, REQUEST, method, Search(budget, tolerance=0.01)).record["search"]
+    assert not found["reached"] and found["besides"] == {}
+    assert all(one["besides"] == {} for one in found["trials"])
+
+
+def test_other_fields_stay_where_a_strength_does(digits, model):
+    found = search_strength(model, digits, REQUEST, Clumsy(), Search(budget=8, tolerance=0.9)).record["search"]
+    assert found["reached"] and all(one["besides"] == {} for one in found["trials"])
+
+
+def test_a_search_that_fails_twice_says_with_what(digits, model):
+    @dataclass(frozen=True)
+    class Hopeless(Clumsy):
+        strength: ClassVar[Strength] = Strength("amount", 0.01, 100.0, otherwise={"noise": 1.9})
+
+    outcome = search_strength(model, digits, REQUEST, Hopeless(), Search(budget=6, tolerance=0.001))
+    besides = outcome.record["search"]["besides"]
+    assert (" with noise 1.9, leaves " in outcome.warnings[0]) == bool(besides)
+    assert len({str(one["besides"]) for one in outcome.record["search"]["trials"]}) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in methods.names() if name not in UNSEARCHED])
+def test_what_is_changed_besides_is_a_setting_of_the_method(name):
+    kind = methods.method_class(name)
+    otherwise = dict(kind.strength.otherwise)
+    assert kind.strength.field not in otherwise
+    usual = kind()
+    assert all(getattr(replace(usual, **otherwise), field) != getattr(usual, field) for field in otherwise)
+
+
 def test_what_cannot_be_searched_is_refused(digits, model):
     with pytest.raises(InputError, match="strength: logit-mask has none to search; allowed"):
         search_strength(model, digits, REQUEST, methods.LogitMask())
-    for given_ in [{"budget": 0}, {"budget": 1.5}, {"goal": 1.0}, {"tolerance": -0.1}, {"validation": 0.0}]:
+    for given_ in [{"budget": 0}, {"budget": 1.5}, {"forget_accuracy": 1.0}, {"tolerance": -0.1}, {"validation": 0.0}]:
         (field,) = given_
         with pytest.raises(InputError, match=rf"^{field}: .*; allowed: [^\n]+$"):
             Search(**given_)  # pyright: ignore[reportArgumentType]

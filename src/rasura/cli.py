@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ Make a trained classifier forget a class, and prove what is left of it inside.
   compare --model DIR --data NAME --forget CLASS … --reference DIR … --out DIR      methods side by side, one page
   bench   GRID.toml --out DIR                           compare methods over models, seeds and classes; resumable
   report  DIR                                           write report.html anew from the audits in a folder
-  list    methods|models|data|decoders|on-request                  what there is
+  list    methods|models|data|decoders|on-request|recipes          what there is
 
 Exit codes: 0 done, 1 --require not met, 2 wrong input, 130 interrupted.
 Every command takes --json: one JSON object on stdout and nothing else.
@@ -91,12 +91,14 @@ class Forget:
         out: the model folder to write; a finished run of the same options there is kept.
         forget: classes to forget, by name or number.
         forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
+        adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
         seed: of all randomness in the method.
+        recipe: start from the settings that are known to work on this data set (`rasura list recipes`).
         strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
             the examples it is judged by are kept aside from training, never the held-out ones.
         budget: with --strength auto, how many settings are tried at most.
-        goal: with --strength auto, accuracy on the examples to forget that counts as forgotten.
+        forget_accuracy: with --strength auto, accuracy on the examples to forget that counts as forgotten.
         tolerance: with --strength auto, loss of accuracy on the others that is accepted.
         json: print one JSON object on stdout and nothing else.
     """
@@ -106,11 +108,13 @@ class Forget:
     out: Path
     forget: tuple[str, ...] = ()
     forget_samples: str | None = None
+    adapter: tuple[Path, ...] = ()
     architecture: str | None = None
     seed: int = 0
+    recipe: str | None = None
     strength: Literal["auto"] | None = None
     budget: int = 8
-    goal: float = 0.01
+    forget_accuracy: float = 0.01
     tolerance: float = 0.02
     json: bool = False
 
@@ -129,6 +133,7 @@ class Audit:
             --without-samples.
         reference: models trained without what was to be forgotten, from scratch, with other seeds. Three or more are
             advised; without any, the verdict is never ERASED.
+        adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
         goal: "retrain-equivalent": as if it had never seen the class, compared with the references. "concept": nobody
             can read the class from it, compared with untrained nets and raw inputs.
         also: what to measure besides, which takes longer or needs more models (`rasura list on-request`).
@@ -147,6 +152,7 @@ class Audit:
     forget: tuple[str, ...] = ()
     forget_samples: str | None = None
     reference: tuple[Path, ...] = ()
+    adapter: tuple[Path, ...] = ()
     goal: Goal = "retrain-equivalent"
     also: tuple[str, ...] = ()
     shadow_original: tuple[Path, ...] = ()
@@ -197,6 +203,7 @@ class Compare:
         out: folder for all runs, audits, comparison.json and comparison.html.
         methods: names (`rasura list methods`), with their default settings; by default all. Two controls that only
             silence the answers, logit-mask and bias-shift, are always there.
+        recipe: in place of default settings those that worked best on this data set (`rasura list recipes`).
         strength: "auto" searches the strength of every method that has one.
         budget: with --strength auto, how many settings of each method are tried at most.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
@@ -210,6 +217,7 @@ class Compare:
     reference: tuple[Path, ...]
     out: Path
     methods: tuple[str, ...] = ()
+    recipe: str | None = None
     strength: Literal["auto"] | None = None
     budget: int = 8
     architecture: str | None = None
@@ -294,10 +302,11 @@ def _one_line(box: str) -> str:
     return " ".join(reason.split()).replace(" ;", ";").strip("; ").removeprefix("Error parsing settings: ")
 
 
-def _with_settings(name: str, options: type, settings: type, arguments: list[str]) -> tuple[Any, Any]:
-    """Parse a command's own options beside the fields of a dataclass of settings."""
+def _with_settings(name: str, options: type, settings: Any, arguments: list[str]) -> tuple[Any, Any]:
+    """Parse a command's own options beside the fields of a dataclass of settings, which begin as in `settings`."""
     flat = tyro.conf.OmitArgPrefixes
-    both = make_dataclass("Both", [("options", flat[options]), ("settings", flat[settings])], frozen=True)  # pyright: ignore
+    parts: Any = [("options", flat[options]), ("settings", flat[type(settings)], field(default=settings))]
+    both = make_dataclass("Both", parts, frozen=True)
     parsed = _parsed(both, arguments, name, (options.__doc__ or "").split("\n")[0])
     return parsed.options, parsed.settings
 
@@ -325,7 +334,7 @@ def _train(arguments: list[str]) -> int:
     from rasura.runs import train_run
     from rasura.training import Recipe
 
-    options, recipe = _with_settings("train", Train, Recipe, arguments)
+    options, recipe = _with_settings("train", Train, Recipe(), arguments)
     data = rasura.load_data(options.data)
     without = _names(data, options.without)
     samples = read_samples(options.without_samples, data) if options.without_samples else None
@@ -345,18 +354,21 @@ def _train(arguments: list[str]) -> int:
 def _forget(arguments: list[str]) -> int:
     from rasura.methods import method_class, names
     from rasura.progress import terminal
+    from rasura.recipes import method_for
     from rasura.runs import forget_run
 
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: rasura forget METHOD [options]\n\nMethods: {', '.join(names())}\n")
         print("rasura forget METHOD --help shows a method's options.")
         return 0 if arguments else 2
-    settings = method_class(arguments[0])
-    options, method = _with_settings(f"forget {arguments[0]}", Forget, settings, arguments[1:])
+    name, rest = arguments[0], arguments[1:]
+    options, method = _with_settings(f"forget {name}", Forget, method_class(name)(), rest)
+    if options.recipe:
+        options, method = _with_settings(f"forget {name}", Forget, method_for(name, options.recipe), rest)
     data = rasura.load_data(options.data)
-    model = _load(options.model, options.architecture, data)
+    model = _adapted(_load(options.model, options.architecture, data), options.adapter)
     request = _request(data, options)
-    search = rasura.Search(options.budget, options.goal, options.tolerance) if options.strength else None
+    search = rasura.Search(options.budget, options.forget_accuracy, options.tolerance) if options.strength else None
     with terminal() as progress:
         _, record = forget_run(model, data, request, method, options.seed, options.out, progress, search)
     for line in record["warnings"]:
@@ -368,7 +380,8 @@ def _forget(arguments: list[str]) -> int:
     print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
     if search:
         found = record["search"]
-        print(f"  strength: {found['field']} {found['chosen']:g}, of {len(found['trials'])} settings tried")
+        besides = "".join(f", {name} {value}" for name, value in found["besides"].items())
+        print(f"  strength: {found['field']} {found['chosen']:g}{besides}, of {len(found['trials'])} settings tried")
     for part, what in (("forget", "to forget"), ("retain", "to keep")):
         before, after = effect[f"{part}_accuracy_before"], effect[f"{part}_accuracy_after"]
         print(f"  training images {what}: accuracy {before:.1%} → {after:.1%}")
@@ -386,6 +399,7 @@ def _audit(arguments: list[str]) -> int:
     options = _parsed(Audit, arguments, "audit")
     data = rasura.load_data(options.data)
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
+    model = _adapted(model, options.adapter)
     asked = options.forget or options.forget_samples
     request = _request(data, options) if asked else rasura.methods.forgotten_classes(model)
     references, *shadows = (
@@ -393,7 +407,8 @@ def _audit(arguments: list[str]) -> int:
         for paths in (options.reference, options.shadow_original, options.shadow_unlearned)
     )
     with terminal() as progress:
-        name = options.model.resolve().name
+        shown = options.adapter[-1].resolve().parent if options.adapter else options.model.resolve()
+        name = shown.name
         place = {name: (model, options.out)}
         rest = options.seed, progress, options.goal, options.also, Shadows(*shadows)
         found = audit_runs(place, data, request, original, references, *rest)[name]
@@ -415,9 +430,11 @@ def _compare(arguments: list[str]) -> int:
     from rasura.compare import PAGE, compare
     from rasura.methods import method_class, names
     from rasura.progress import terminal
+    from rasura.recipes import nearest_for
 
     options = _parsed(Compare, arguments, "compare")
-    methods = {name: method_class(name)() for name in options.methods or names()}
+    chosen = options.methods or names()
+    methods = {name: nearest_for(name, options.recipe) if options.recipe else method_class(name)() for name in chosen}
     data = rasura.load_data(options.data)
     request = rasura.ForgetClasses(_names(data, options.forget))
     model = _load(options.model, options.architecture, data)
@@ -516,6 +533,13 @@ def _load(path: Path, architecture: str | None, data: Any) -> Any:
     from rasura.models import to_card
 
     return rasura.load_model(path, architecture, like=to_card(architecture, data))
+
+
+def _adapted(model: Any, folders: Sequence[Path]) -> Any:
+    """The model with stored adapters folded in."""
+    from rasura.models.adapters import merged, with_adapters
+
+    return merged(with_adapters(model, folders)) if folders else model
 
 
 def _print_json(content: Any) -> None:

@@ -12,7 +12,7 @@ from rasura.files import write_json, write_whole
 from rasura.methods import BiasShift, LogitMask, Strength
 from rasura.methods.contract import Method
 from rasura.progress import Progress
-from rasura.report.comparison_page import Row, comparison_page, ranked
+from rasura.report.comparison_page import Cost, Row, comparison_page, ranked
 from rasura.runs import audit_runs, forget_run
 from rasura.strength import Search
 
@@ -55,20 +55,20 @@ def compare(
     """
     if not references:
         raise InputError("reference: none; allowed: 1 or more models trained without the classes")
-    models, seconds, failed = {}, {}, {}
+    models, costs, failed = {}, {}, {}
     for name, method in {**methods, **CONTROLS}.items():
         used = (
             search if isinstance(getattr(type(method), "strength", None), Strength) and name not in CONTROLS else None
         )
         try:
             models[name], record = forget_run(model, data, request, method, seed, folder / name, progress, used)
-            seconds[name] = float(record["seconds"])
+            costs[name] = Cost(record["seconds"], record.get("memory_mib"))
         except InputError as error:
             failed[name] = str(error)
     places = {name: (one, folder / "audits" / name) for name, one in models.items()}
     findings = list(audit_runs(places, data, request, model, references, seed, progress).values())
-    rows = ranked(findings, seconds)
-    content: dict[str, Any] = {"format": 1, "rows": [row.to_json() for row in rows], "failed": failed}
+    rows = ranked(findings, costs)
+    content: dict[str, Any] = {"format": 2, "rows": [row.to_json() for row in rows], "failed": failed}
     write_json(folder / ROWS, content)
-    write_whole(folder / PAGE, comparison_page(findings, seconds, failed).encode())
+    write_whole(folder / PAGE, comparison_page(findings, costs, failed, CONTROLS).encode())
     return rows, failed

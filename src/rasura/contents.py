@@ -3,7 +3,7 @@
 import base64
 import io
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,8 @@ PICTURES = 8
 """Forget images that a finding shows, at most."""
 SHOWN = ("original", "model", "reference 1")
 """Models whose maps and heat maps are shown."""
+EDIT_KEYS = {"operator", "edit", "rank", "alpha", "removed", "separability", "mean", "skipped"}
+"""What a method's record must say of a linear map for the page to draw it (see `rasura.methods.damp`)."""
 
 
 def judged(judgement: Judgement, scores: Scores) -> dict[str, Any]:
@@ -108,16 +110,30 @@ def _record(model: nn.Module) -> dict[str, Any]:
         "trained_on": card.data,
         "training": card.training,
         "history": [_entry(entry) for entry in card.history],
+        "edits": _edits(card.history),
     }
 
 
 def _entry(entry: dict[str, Any]) -> dict[str, Any]:
-    """A forgetting, with what its neurons did, if it looked at any."""
+    """A forgetting, with what its adapters or neurons did and which weights were tried, if it had any."""
     told = {key: entry.get(key) for key in ("method", "settings", "request")}
-    details = entry.get("details", {})
-    if details.get("units"):
+    details, search = entry.get("details"), entry.get("search", {})
+    if isinstance(details, dict) and "residuals" in details:
+        told["residuals"] = details["residuals"]
+    if isinstance(details, dict) and "units" in details:
         told["neurons"] = {key: details[key] for key in ("units", "generator", "curves") if key in details}
+    if search.get("field") == "gamma" and entry.get("method") == "rfa":
+        tried = [one for one in search["trials"] if not one["error"]]
+        parts = "forget_accuracy", "retain_accuracy"
+        told["gamma_trials"] = [{"gamma": one["setting"], **{part: one[part] for part in parts}} for one in tried]
     return told
+
+
+def _edits(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the last forgetting did to each linear map, if its method's record has a depth profile."""
+    details = history[-1].get("details") if history else None
+    found = details.get("operators") if isinstance(details, dict) else None
+    return [one for one in found or [] if isinstance(one, dict) and one.keys() >= EDIT_KEYS]
 
 
 def _pictures(probe: Probe, scores: Scores, data: Data, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_dat
 from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
 from rasura.finding import NO_SHADOWS, Finding, audit_all, recomputed
+from rasura.memory import peak_memory
 from rasura.methods.contract import Method, forget, name_of
-from rasura.models import card_of, fresh_model, hash_of_model, to_card, with_card, write_model
+from rasura.models import card_of, device_of, for_data, fresh_model, hash_of_model, to_card, with_card, write_model
 from rasura.models.card import Card
 from rasura.progress import Progress
 from rasura.strength import Search, search_strength
@@ -78,6 +79,7 @@ def train_run(
 ) -> nn.Module:
     """Train a model into a run folder, or take it from there; with something left out it is a retrained reference."""
     check_seed(seed)
+    architecture = for_data(architecture, data)
     kept = torch.ones(len(data.train), dtype=torch.bool)
     training = {"recipe": asdict(recipe), "seed": seed, "without": []}
     if without:
@@ -122,6 +124,9 @@ def forget_run(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Forget into a run folder, or take the result from there; the model, and the run's record.
 
+    The record says what it cost: `seconds` of the method (of all trials, where a strength was searched), and
+    `memory_mib`, by which memory grew at its peak (None where the system does not tell).
+
     With a `search`, the method's strength is searched (`search_strength`).
     """
     earlier = [entry["request"] for entry in card_of(model).history if "request" in entry]
@@ -138,12 +143,14 @@ def forget_run(
     }
 
     def work(partial: Path) -> None:
-        if search:
-            outcome = search_strength(model, data, request, method, search, seed, progress)
-        else:
-            outcome = forget(model, data, request, method, seed, progress)
+        with peak_memory(device_of(model)) as peak:
+            if search:
+                outcome = search_strength(model, data, request, method, search, seed, progress)
+            else:
+                outcome = forget(model, data, request, method, seed, progress)
         write_model(outcome.model, partial)
-        about = {"seconds": round(outcome.seconds, 3), "warnings": list(outcome.warnings)}
+        memory = round(peak[0], 1) if peak else None
+        about = {"seconds": round(outcome.seconds, 3), "memory_mib": memory, "warnings": list(outcome.warnings)}
         write_json(partial / "record.json", outcome.record | about)
 
     make_run(folder, spec, work)

@@ -1,6 +1,7 @@
 """Strength search: the weakest setting with which a method forgets, found on training examples that are kept aside."""
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from rasura.methods.contract import (
 from rasura.progress import Progress, reporting
 from rasura.training import predict
 
-GOAL = 0.01
+FORGOTTEN = 0.01
 """Accuracy on a class that was never seen stays below this; the audit holds retrained references to it too."""
 BEYOND = 1 / 16
 """How far beyond the ends of a range the search believes it may go, so that the ends themselves are reached."""
@@ -36,22 +37,22 @@ class Search:
 
     Attributes:
         budget: settings that are tried, at most. 1 or more.
-        goal: accuracy on the examples to forget that counts as forgotten. 0 up to, not including, 1; by default 0.01
-            for classes, as a retrained model does not name what it never saw. For samples it must be given: a
-            retrained model is as good on them as on unseen examples, which only the user can know.
+        forget_accuracy: accuracy on the examples to forget, at most, that counts as forgotten. 0 up to, not including,
+            1; by default 0.01 for classes, as a retrained model does not name what it never saw. For samples it must be
+            given: a retrained model is as good on them as on unseen examples, which only the user can know.
         tolerance: loss of accuracy on the examples to keep that is accepted. 0 up to, not including, 1.
         validation: share of the training examples of each class that is kept aside. Above 0, up to 0.5.
     """
 
     budget: int = 8
-    goal: float | None = None
+    forget_accuracy: float | None = None
     tolerance: float = 0.02
     validation: float = 0.2
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, int) or self.budget < 1:
             raise InputError(f"budget: {self.budget!r}; allowed: a whole number, 1 or more")
-        for name in ("goal", "tolerance"):
+        for name in ("forget_accuracy", "tolerance"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise InputError(f"{name}: {value}; allowed: 0 up to, not including, 1")
@@ -68,10 +69,11 @@ class Trial:
         position: where it lies in the field's range, 0 (weakest) to 1 (strongest).
         forget_accuracy: of the examples to forget.
         retain_accuracy: of the examples to keep.
-        forget_excess: by how much forget accuracy exceeds the goal; 0 if it does not.
+        forget_excess: by how much forget accuracy exceeds what counts as forgotten; 0 if it does not.
         retain_excess: by how much the loss of retain accuracy exceeds the tolerance; 0 if it does not.
         seconds: wall-clock time of the method.
         error: why the method failed; empty if it did not.
+        besides: values of other fields that were set too (`Strength.otherwise`).
     """
 
     setting: float
@@ -82,16 +84,27 @@ class Trial:
     retain_excess: float = 1.0
     seconds: float = 0.0
     error: str = ""
+    besides: dict[str, Any] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool:
-        """Whether both goal and tolerance are met."""
+        """Whether it forgets and keeps accuracy."""
         return not (self.error or self.forget_excess or self.retain_excess)
 
     @property
     def too_weak(self) -> bool:
         """Whether forgetting fails by more than retaining does: the next setting must be stronger."""
         return self.forget_excess > self.retain_excess
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What all trials of a search share: the problem, and the examples and limits by which each is judged."""
+
+    problem: Problem
+    strength: Strength
+    aside: dict[str, Examples]
+    limits: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,48 +134,51 @@ def search_strength(
     method was not, so the loss of accuracy there is, if anything, overstated.
 
     Settings are halved in on: the first is the method's own, and each failure says whether the next must be stronger or
-    weaker, by which of the two it misses by more. Where strength and effect do not go together, a setting that would do
-    may be missed.
+    weaker, by which of the two it misses by more. If half of the budget shows none that does, the fields that the
+    method names as `otherwise` are changed too, unless the user has set one. Strength and effect need not go together
+    (an ascent that stops when it has forgotten may do less harm with longer steps), so what is left of the budget is
+    spent on both sides of the nearest setting. One that would do may still be missed.
 
     Args:
         model: any trained classifier; it is not changed.
         data: what it was trained on.
         request: what is to be forgotten.
-        method: a method with a `strength`; all its other fields stay.
-        search: goal, tolerance and budget.
+        method: a method with a `strength`; its other fields stay, save those of `otherwise`.
+        search: what counts as forgotten, tolerance and budget.
         seed: of the split, and of every trial.
         progress: default: a bar on stderr.
 
     Returns:
-        The outcome with the very model that was judged. Its record has every trial under "search"; if goal and
-        tolerance were not met together, the first warning says by how much the nearest setting missed.
+        The outcome with the very model that was judged. Its record has every trial under "search"; if forgetting and
+        tolerance were not to be had together, the first warning says by how much the nearest setting missed.
 
     Raises:
-        InputError: a method without strength, a request for samples without a goal, or a method that failed with every
-            setting that was tried.
+        InputError: a method without strength, a request for samples without `forget_accuracy`, or a method that failed
+            with every setting that was tried.
     """
     search, strength = search or Search(), _strength_of(method)
     check_seed(seed)
     with reporting(progress) as report:
         whole = problem_of(model, data, request, seed, report)
-        goal = _goal(search, whole)
+        wanted = _wanted(search, whole)
         problem, aside = _kept_aside(whole, search.validation)
         before = {part: _accuracy(model, examples) for part, examples in aside.items()}
-        limits = {"forget": goal, "retain": before["retain"] - search.tolerance}
-        trials, best = _explore(problem, method, strength, aside, limits, search.budget)
+        limits = {"forget": wanted, "retain": before["retain"] - search.tolerance}
+        trials, best = _explore(_Task(problem, strength, aside, limits), method, search.budget)
         if best is None:
             raise InputError(f"{name_of(method)}: no setting worked; the last said: {trials[-1].error}")
         chosen = best.trial
         record = {
             "field": strength.field,
             "range": [strength.weakest, strength.strongest],
-            "goal": goal,
+            "forget_accuracy": wanted,
             "tolerance": search.tolerance,
             "budget": search.budget,
             "aside": {part: len(examples) for part, examples in aside.items()},
             "before": before,
             "trials": [asdict(trial) for trial in trials],
             "chosen": chosen.setting,
+            "besides": chosen.besides,
             "reached": chosen.reached,
         }
         seconds = sum(trial.seconds for trial in trials)
@@ -178,17 +194,12 @@ def _strength_of(method: Method) -> Strength:
     return strength
 
 
-def _goal(search: Search, problem: Problem) -> float:
-    if search.goal is None and not problem.forget_classes:
+def _wanted(search: Search, problem: Problem) -> float:
+    if search.forget_accuracy is None and not problem.forget_classes:
         raise InputError(
-            "goal: a request for samples has none of its own; allowed: accuracy on unseen examples, 0 to 1"
+            "forget_accuracy: a request for samples has none of its own; allowed: accuracy on unseen examples, 0 to 1"
         )
-    return GOAL if search.goal is None else search.goal
-
-
-def _own(strength: Strength, method: Method) -> float | None:
-    """Where the method's own setting lies; None outside of the range."""
-    return strength.position(getattr(method, strength.field))
+    return FORGOTTEN if search.forget_accuracy is None else search.forget_accuracy
 
 
 def _kept_aside(problem: Problem, share: float) -> tuple[Problem, dict[str, Examples]]:
@@ -213,34 +224,54 @@ def _split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examp
     return examples.take(~aside), examples.take(aside)
 
 
-def _explore(
-    problem: Problem,
-    method: Method,
-    strength: Strength,
-    aside: dict[str, Examples],
-    limits: dict[str, float],
-    budget: int,
-) -> tuple[list[Trial], _Tried | None]:
+def _explore(task: _Task, method: Method, budget: int) -> tuple[list[Trial], _Tried | None]:
     """Try settings until the budget is spent or nothing is left to learn: every trial, and the best that worked."""
     trials: list[Trial] = []
     best: _Tried | None = None
-    while len(trials) < budget and (position := _next(trials, strength, method)) is not None:
-        problem.progress("strength: settings", len(trials), budget)
-        own = not trials and _own(strength, method) is not None
-        found = _attempt(
-            problem, method if own else strength.applied(method, position), strength, position, aside, limits
-        )
-        trials.append(found if isinstance(found, Trial) else found.trial)
-        if isinstance(found, _Tried) and (best is None or _rank(found.trial) < _rank(best.trial)):
-            best = found
-    problem.progress("strength: settings", budget, budget)
+
+    def attempt(position: float, besides: dict[str, Any]) -> None:
+        nonlocal best
+        task.problem.progress("strength: settings", len(trials), budget)
+        changed: Any = replace(method, **besides)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        if trials or position != own:  # the first is the method's own, not rounded
+            changed = task.strength.applied(changed, position)
+        one = _attempt(task, changed, position, besides)
+        trials.append(one if isinstance(one, Trial) else one.trial)
+        if isinstance(one, _Tried) and (best is None or _rank(one.trial) < _rank(best.trial)):
+            best = one
+
+    own = task.strength.position(getattr(method, task.strength.field))
+    for besides, share in _rounds(task.strength, method, budget):
+        first, start = len(trials), best.trial.position if best else own
+        while len(trials) < (share if best and not best.trial.reached else budget):
+            if (position := _next(trials[first:], task.strength, start)) is None:
+                break
+            attempt(position, besides)
+        if best and best.trial.reached:
+            break
+    while best and not best.trial.reached and len(trials) < budget:
+        if (position := _beside(best.trial, trials, task.strength)) is None:
+            break
+        attempt(position, best.trial.besides)
+    task.problem.progress("strength: settings", budget, budget)
     return trials, best
 
 
-def _next(trials: list[Trial], strength: Strength, method: Method) -> float | None:
-    """The next position to try; None if what is left of the range is too small to matter."""
-    if not trials and (own := _own(strength, method)) is not None:
-        return own
+def _rounds(strength: Strength, method: Method, budget: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Values of other fields, and how many trials there may be by the end of their round if it shows none that does."""
+    usual: Any = type(method)()
+    otherwise = dict(strength.otherwise)
+    if not otherwise or any(getattr(method, name) != getattr(usual, name) for name in otherwise):
+        yield {}, -(-3 * budget // 4)
+    else:
+        yield {}, -(-budget // 2)
+        yield otherwise, -(-7 * budget // 8)
+
+
+def _next(trials: list[Trial], strength: Strength, start: float | None) -> float | None:
+    """The next position of a round; None if what is left of the range is too small to matter."""
+    if not trials and start is not None:
+        return start
     low = max((trial.position for trial in trials if trial.too_weak), default=-BEYOND)
     high = min((trial.position for trial in trials if not trial.too_weak and trial.position > low), default=1 + BEYOND)
     position = min(max((low + high) / 2, 0.0), 1.0)
@@ -248,25 +279,30 @@ def _next(trials: list[Trial], strength: Strength, method: Method) -> float | No
     return None if high - low < FINEST or strength.at(position) in seen else position
 
 
-def _attempt(
-    problem: Problem,
-    method: Method,
-    strength: Strength,
-    position: float,
-    aside: dict[str, Examples],
-    limits: dict[str, float],
-) -> _Tried | Trial:
+def _beside(nearest: Trial, trials: list[Trial], strength: Strength) -> float | None:
+    """The middle of the wider gap next to the nearest setting: strength and effect need not go together."""
+    alike = [trial for trial in trials if trial.besides == nearest.besides]
+    low = max((one.position for one in alike if one.position < nearest.position), default=-BEYOND)
+    high = min((one.position for one in alike if one.position > nearest.position), default=1 + BEYOND)
+    end = low if nearest.position - low > high - nearest.position else high
+    position = min(max((nearest.position + end) / 2, 0.0), 1.0)
+    seen = {trial.setting for trial in alike}
+    return None if abs(end - nearest.position) < FINEST or strength.at(position) in seen else position
+
+
+def _attempt(task: _Task, method: Method, position: float, besides: dict[str, Any]) -> _Tried | Trial:
     """Run the method once; the trial alone if it failed."""
-    setting = getattr(method, strength.field)
+    setting = getattr(method, task.strength.field)
     try:
-        model, details, seconds = solve(problem, method)
-        forget, retain = (_accuracy(model, aside[part]) for part in ("forget", "retain"))
+        model, details, seconds = solve(task.problem, method)
+        forget, retain = (_accuracy(model, task.aside[part]) for part in ("forget", "retain"))
     except UnchangedError as error:
-        return Trial(setting, position, retain_excess=0.0, error=str(error))
+        return Trial(setting, position, retain_excess=0.0, error=str(error), besides=besides)
     except InputError as error:
-        return Trial(setting, position, forget_excess=0.0, error=str(error))
-    excess = max(0.0, forget - limits["forget"]), max(0.0, limits["retain"] - retain)
-    return _Tried(Trial(setting, position, forget, retain, *excess, round(seconds, 3)), method, model, details)
+        return Trial(setting, position, forget_excess=0.0, error=str(error), besides=besides)
+    excess = max(0.0, forget - task.limits["forget"]), max(0.0, task.limits["retain"] - retain)
+    trial = Trial(setting, position, forget, retain, *excess, round(seconds, 3), besides=besides)
+    return _Tried(trial, method, model, details)
 
 
 def _rank(trial: Trial) -> tuple[bool, float]:
@@ -286,8 +322,9 @@ def _shortfall(
 ) -> str:
     assert chosen.retain_accuracy is not None
     lost = before["retain"] - chosen.retain_accuracy
+    besides = "".join(f" with {name} {value}" for name, value in chosen.besides.items())
     return (
         f"strength: none of {tries} settings of {strength.field} leaves accuracy on the examples to forget at "
         f"{limits['forget']:.1%} or less and costs the others {before['retain'] - limits['retain']:.1%} or less; the "
-        f"nearest, {chosen.setting:g}, leaves {chosen.forget_accuracy:.1%} and costs {lost:.1%}"
+        f"nearest, {chosen.setting:g}{besides}, leaves {chosen.forget_accuracy:.1%} and costs {lost:.1%}"
     )

@@ -3,6 +3,9 @@
 import sys
 from typing import Any
 
+COSTS = ("seconds", 1), ("memory_mib", 0)
+"""What a method took, and with how many digits it is shown."""
+
 
 def qualified(content: dict[str, Any]) -> str:
     """The verdict's qualifiers in brackets, with a space before; nothing if there are none."""
@@ -59,14 +62,14 @@ def print_comparison(rows: list[dict[str, Any]], failed: dict[str, str]) -> None
     from rich.table import Table
 
     table = Table(title="Nearest to retrained first (distance in points outside of the retrained models' range)")
-    columns = ["method", "verdict", "distance", *(one["name"] for one in rows[0]["measures"]), "seconds"]
+    columns = ["method", "verdict", "distance", *(one["name"] for one in rows[0]["measures"]), "seconds", "MiB"]
     for name in columns:
         table.add_column(name, justify="left" if name in ("method", "verdict") else "right")
     for row in rows:
         shares = [f"{one['value']:.1%}" for one in row["measures"]]
-        seconds = "–" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        costs = ["–" if row[cost] is None else f"{row[cost]:.{digits}f}" for cost, digits in COSTS]
         verdict = row["verdict"] + qualified(row)
-        table.add_row(row["name"], verdict, f"{100 * row['distance']:.1f}", *shares, seconds)
+        table.add_row(row["name"], verdict, f"{100 * row['distance']:.1f}", *shares, *costs)
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     for name, reason in failed.items():

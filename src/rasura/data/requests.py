@@ -101,7 +101,7 @@ def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
 
     Raises:
         InputError: unknown class (with the nearest name), index outside the training set or given twice, nothing to
-            forget, or nothing left to retain.
+            forget, nothing left to retain, or samples that are all of a class.
     """
     if isinstance(request, ForgetClasses):
         chosen = data.class_numbers(request.classes)
@@ -112,6 +112,8 @@ def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
     else:
         raise InputError(f"request: got {type(request).__name__}; allowed: ForgetClasses, ForgetSamples")
     staying = ~going if taken is None else ~(going | taken)
+    if not chosen:
+        _check_no_class_is_emptied(data, going, staying)
     forget, retain = _filled("forget", data.train.take(going)), _filled("retain", data.train.take(staying))
     return Parts(forget, retain, going.nonzero()[:, 0], chosen)
 
@@ -139,6 +141,15 @@ def _mask(indices: tuple[int, ...], size: int) -> Tensor:
     mask = torch.zeros(size, dtype=torch.bool)
     mask[torch.tensor(indices, dtype=torch.int64)] = True
     return mask
+
+
+def _check_no_class_is_emptied(data: Data, going: Tensor, staying: Tensor) -> None:
+    emptied = set(data.train.labels[going].tolist()) - set(data.train.labels[staying].tolist())
+    if emptied:
+        name = data.classes[min(emptied)]
+        raise InputError(
+            f"indices: class {name!r} would keep no training example; allowed: some of a class, or ForgetClasses"
+        )
 
 
 def _filled(field: str, examples: Examples) -> Examples:

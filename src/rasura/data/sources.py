@@ -4,7 +4,9 @@ import importlib.resources
 import inspect
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from rasura.data._folder import read_folder
 from rasura.data._idx import idx_folder, read_idx
 from rasura.data._npz import read_npz
 from rasura.data._read import Part, Read, stratified
+from rasura.data._text import SUFFIXES, part_of, read_texts, tokeniser
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.errors import InputError, unknown
@@ -28,6 +31,8 @@ DATA_SOURCES: dict[str, str] = {
     "cifar100:DIR": "CIFAR-100, binary version (train.bin, test.bin), fine labels",
     "folder:DIR[@SIZE]": "images as CLASS/image, train/CLASS/image with test/ or val/, or Tiny ImageNet; @64 resizes",
     "npz:FILE": "arrays x_train, y_train, x_test, y_test and, if you like, classes (MedMNIST's keys work too)",
+    "text:PATH[,option=value…]": "labelled texts: .jsonl, .csv, a folder with train.jsonl, or a Hugging Face data set; "
+    "options: tokenizer (a folder or a name on the Hub; else the most frequent words), words, length",
     "FILE.py:FUNCTION": "a function of yours, without arguments, that returns a rasura.Data",
 }
 
@@ -108,12 +113,54 @@ def _npz(text: str) -> Data:
     return _as_data(read_npz(path), path.stem)
 
 
+@dataclass(frozen=True)
+class _Tokens:
+    """How texts become tokens.
+
+    Attributes:
+        tokenizer: a tokenizer of transformers: a folder or a name on the Hub; none means the most frequent words.
+        words: without a tokenizer, the number of tokens. 5 or more.
+        length: tokens per text. 3 or more.
+    """
+
+    tokenizer: str = ""
+    words: int = 8000
+    length: int = 128
+
+
+def _text(text: str) -> Data:
+    source, *pairs = text.split(",")
+    tokens = _token_options(pairs)
+    read = read_texts(source)
+    tokenise = tokeniser(tokens.tokenizer or None, tokens.words, tokens.length, read.train[0])
+    train, test = (examples_from(tokenise(texts), torch.tensor(labels)) for texts, labels in (read.train, read.test))
+    return Data(train, test, read.classes, Path(source).stem)
+
+
+def _token_options(pairs: list[str]) -> _Tokens:
+    known = {one.name: one for one in fields(_Tokens)}
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if key not in known or not equals:
+            raise unknown("text option", key, known)
+        if known[key].type is int and not value.isdecimal():
+            raise InputError(f"{key}: {value!r}; allowed: a whole number")
+        given[key] = int(value) if known[key].type is int else value
+    tokens = _Tokens(**given)
+    for name, least in (("words", 5), ("length", 3)):
+        if getattr(tokens, name) < least:
+            raise InputError(f"{name}: {getattr(tokens, name)}; allowed: {least} or more")
+    return tokens
+
+
 _FORMATS: dict[str, Callable[[str], Data]] = {
     "idx": _idx,
     "cifar10": _cifar10,
     "cifar100": _cifar100,
     "folder": _folder,
     "npz": _npz,
+    "text": _text,
 }
 
 
@@ -121,6 +168,8 @@ def _detected(text: str) -> Data:
     path, size = _sized(text)
     if path.is_file() and path.suffix == ".npz":
         return _npz(text)
+    if path.suffix in SUFFIXES or (path.is_dir() and any(part_of(path, ("train",)))):
+        return _text(text)
     if path.is_file():
         wanted = f"{path}:FUNCTION" if path.suffix == ".py" else "a folder, an .npz file or FILE.py:FUNCTION"
         raise InputError(f"data: {path} is a file of no known format; allowed: {wanted}")

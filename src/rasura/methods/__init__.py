@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rasura.methods.negative_gradient import NegativeGradient as NegativeGradient
     from rasura.methods.random_relabel import RandomRelabel as RandomRelabel
     from rasura.methods.retrain import Retrain as Retrain
+    from rasura.methods.rfa import Rfa as Rfa
     from rasura.methods.salun import Salun as Salun
     from rasura.methods.scrub import Scrub as Scrub
     from rasura.methods.ssd import Ssd as Ssd

@@ -5,14 +5,19 @@ A batch of `_examples.joined(forget, retain)` holds both sides: positions below 
 
 import copy
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rasura.errors import unknown
 from rasura.methods._branch import Branched
 from rasura.models import logits_of
 from rasura.training import Batch, Loss, cross_entropy
+
+Statistics = Literal["follow", "hold"]
+"""What BatchNorm's running statistics do while a net trains on the examples to forget alone."""
 
 
 def frozen(model: nn.Module) -> nn.Module:
@@ -127,6 +132,24 @@ def confusion(border: int, reversal: float) -> Loss:
         return _mean_at(kept, ~going) + (_mean_at(errors, going) + _mean_at(errors, ~going)) / 2
 
     return loss
+
+
+def check_statistics(statistics: str) -> None:
+    """Whether a setting is one of `Statistics`."""
+    if statistics not in Statistics.__args__:
+        raise unknown("statistics", statistics, Statistics.__args__)
+
+
+def with_statistics(statistics: Statistics, loss: Loss = cross_entropy) -> Loss:
+    """The loss itself ("follow"), or with every BatchNorm in eval mode, so that its statistics stay ("hold")."""
+
+    def held(model: nn.Module, batch: Batch) -> Tensor:
+        for module in model.modules():  # `fit` has put the whole net into training mode
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.training = False
+        return loss(model, batch)
+
+    return loss if statistics == "follow" else held
 
 
 def with_l1(penalties: Iterator[float]) -> Loss:

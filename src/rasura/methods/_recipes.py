@@ -4,6 +4,9 @@ from rasura.methods.contract import Problem
 from rasura.training import Recipe
 
 
-def constant_sgd(epochs: int, batch_size: int, learning_rate: float, problem: Problem) -> Recipe:
-    """SGD with momentum 0.9 and weight decay 0.0005, the rate held, and the original's augmentation."""
-    return Recipe(epochs, batch_size, "sgd", learning_rate, schedule="constant", augment=problem.recipe.augment)
+def constant_sgd(
+    epochs: int, batch_size: int, learning_rate: float, problem: Problem, weight_decay: float = 5e-4
+) -> Recipe:
+    """SGD with momentum 0.9, the rate held, and the original's augmentation."""
+    augment = problem.recipe.augment
+    return Recipe(epochs, batch_size, "sgd", learning_rate, weight_decay, schedule="constant", augment=augment)

@@ -1,7 +1,9 @@
 """How strongly a method forgets, as one of its fields and a range of values."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any, Literal
 
 Scale = Literal["log", "linear", "logit"]
@@ -18,6 +20,7 @@ class Strength:
         strongest: the value that forgets most; it may be the smaller number.
         scale: how the values between lie: evenly in the logarithm, evenly, or evenly in the logarithm of
             value / (1 - value), for shares near 1.
+        otherwise: values of other fields with which the search tries again where no strength alone would do.
 
     >>> rate = Strength("learning_rate", 1e-4, 1e-2)
     >>> rate.at(0), rate.at(0.5), rate.at(1)
@@ -30,6 +33,7 @@ class Strength:
     weakest: float
     strongest: float
     scale: Scale = "log"
+    otherwise: Mapping[str, Any] = dataclass_field(default_factory=dict)
 
     def at(self, position: float) -> float:
         """The value at a position from 0, the weakest, to 1, the strongest, rounded to what a person would type."""

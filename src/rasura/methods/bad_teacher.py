@@ -39,7 +39,7 @@ class BadTeacher:
     retain_share: float = 0.3
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
-    strength: ClassVar[Strength] = Strength("learning_rate", 1e-5, 1e-2)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-5, 1e-2, otherwise={"epochs": 5})
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "adamw", self.learning_rate)

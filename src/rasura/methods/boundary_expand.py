@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rasura.methods._branch import branched
-from rasura.methods._losses import shadowed
+from rasura.methods._losses import Statistics, check_statistics, shadowed, with_statistics
 from rasura.methods._recipes import constant_sgd
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
@@ -27,27 +27,31 @@ class BoundaryExpand:
     thousands of examples; on a few it changes next to nothing.
 
     BatchNorm's running statistics follow the examples to forget alone while it runs, as in the papers' own training
-    mode; on a net with BatchNorm that by itself costs accuracy on all classes.
+    mode; on a net with BatchNorm that by itself costs accuracy on all classes. `statistics="hold"` keeps them.
 
     Attributes:
         epochs: passes over the examples to forget. 1 or more.
-        learning_rate: of SGD with momentum 0.9 and weight decay 0.0005; 0 means 0.1.
+        learning_rate: of SGD with momentum 0.9; 0 means 0.1.
         batch_size: examples per step. 1 or more.
+        statistics: of BatchNorm, "follow" the examples to forget (the papers' training mode) or "hold" still.
     """
 
     epochs: int = 10
     learning_rate: float = 1e-5
     batch_size: int = 64
+    statistics: Statistics = "follow"
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
-    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1, otherwise={"statistics": "hold"})
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)
+        check_statistics(self.statistics)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         inputs, _ = problem.forget.batch(torch.arange(min(2, len(problem.forget))))
         widened = branched(problem.copy_of_model(), inputs, lambda width: nn.Linear(width, 1), problem.seed)
-        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
-        fit(widened, problem.forget, recipe, problem.seed, shadowed, progress=problem.progress, label="boundary expand")
+        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem, weight_decay=0)
+        loss = with_statistics(self.statistics, shadowed)
+        fit(widened, problem.forget, recipe, problem.seed, loss, progress=problem.progress, label="boundary expand")
         return widened.net, {"head": widened.head}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rasura.data import Examples
 from rasura.errors import InputError
 from rasura.methods._examples import float_inputs
-from rasura.methods._losses import frozen
+from rasura.methods._losses import Statistics, check_statistics, frozen, with_statistics
 from rasura.methods._recipes import constant_sgd
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
@@ -33,25 +33,28 @@ class BoundaryShrink:
     rate, 0.00001, is made for thousands of examples; on a few it changes next to nothing.
 
     BatchNorm's running statistics follow the examples to forget alone while it runs, as in the papers' own training
-    mode; on a net with BatchNorm that by itself costs accuracy on all classes.
+    mode; on a net with BatchNorm that by itself costs accuracy on all classes. `statistics="hold"` keeps them.
 
     Attributes:
         epochs: passes over the examples to forget. 1 or more.
-        learning_rate: of SGD with momentum 0.9 and weight decay 0.0005; 0 means 0.1.
+        learning_rate: of SGD with momentum 0.9; 0 means 0.1.
         batch_size: examples per step. 1 or more.
         step: size of the step, in units of model inputs. Above 0.
+        statistics: of BatchNorm, "follow" the examples to forget (the papers' training mode) or "hold" still.
     """
 
     epochs: int = 10
     learning_rate: float = 1e-5
     batch_size: int = 64
     step: float = 0.1
+    statistics: Statistics = "follow"
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget",)
-    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1)
+    strength: ClassVar[Strength] = Strength("learning_rate", 1e-6, 1e-1, otherwise={"statistics": "hold"})
 
     def __post_init__(self) -> None:
         Recipe(self.epochs, self.batch_size, "sgd", self.learning_rate)
+        check_statistics(self.statistics)
         if not 0 < self.step < torch.inf:
             raise InputError(f"step: {self.step}; allowed: above 0")
 
@@ -60,9 +63,10 @@ class BoundaryShrink:
         closed = (*problem.forget_classes, *problem.gone)
         labels = nearest_classes(problem.model, problem.forget, closed, self.step, problem.progress)
         model = problem.copy_of_model()
-        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem)
+        recipe = constant_sgd(self.epochs, self.batch_size, self.learning_rate, problem, weight_decay=0)
         relabelled = replace(problem.forget, labels=labels)
-        fit(model, relabelled, recipe, problem.seed, progress=problem.progress, label="boundary shrink")
+        loss = with_statistics(self.statistics)
+        fit(model, relabelled, recipe, problem.seed, loss, progress=problem.progress, label="boundary shrink")
         return model, {"relabelled": torch.bincount(labels, minlength=problem.classes).tolist()}
 
 

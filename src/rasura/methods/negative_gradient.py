@@ -20,10 +20,12 @@ class NegativeGradient:
 
     "NegGrad+" of Kurmanji et al. (2023, "Towards unbounded machine unlearning").
 
-    Differs: batches are drawn from both sides together, so that BatchNorm sees them as it did in training; the paper
-    tunes b and the learning rate per task. The run ends at the first step after which at most a share `target` of the
-    examples to forget (128 of them at most) is still recognised: the climb has no bound. Gradients are clipped at norm
-    5.
+    Rate, epochs and b are those of the paper's small experiments; its large ones have b 0.9999 and 5 epochs.
+
+    Differs: batches are drawn from both sides together, so that BatchNorm sees them as it did in training. Weight decay
+    is that of the large experiments (the small ones have 0.1). The run ends at the first step after which at most a
+    share `target` of the examples to forget (128 of them at most) is still recognised: the climb has no bound.
+    Gradients are clipped at norm 5.
 
     Attributes:
         epochs: passes over all examples, at most. 1 or more.

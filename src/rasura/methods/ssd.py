@@ -51,7 +51,9 @@ class Ssd:
             authors take 10 for convolutional nets and 5 for vision transformers.
         dampening: lambda, the factor on the strength that is left. Above 0; smaller forgets more.
         reference: what importance is compared with: "retain", or "all" training examples (the paper).
-        calibration: the most examples of each side, forget and retain, that are read; 0 means all (the paper).
+        calibration: the most examples of each side, forget and retain, that are read; 0 means all (the paper). With few
+            retained examples many a weight seems of no importance to them, and the net is destroyed: take 100 or more
+            per retained class.
     """
 
     alpha: float = 10.0
@@ -166,15 +168,24 @@ def _batchable() -> Iterator[None]:
 
 def _loss_of(model: nn.Module) -> Callable[[Parameters, Inputs, Tensor], Tensor]:
     """The loss of one example as a function of the parameters."""
+    whole = _Logits(model)
 
     def loss(parameters: Parameters, inputs: Inputs, label: Tensor) -> Tensor:
-        def call(*given: Any, **named: Any) -> Any:
-            return functional_call(model, parameters, given, named)
-
-        logits = logits_of(call, _as_batch(inputs))  # pyright: ignore[reportArgumentType]
-        return F.cross_entropy(logits, label.unsqueeze(0))
+        within = {f"net.{name}": parameter for name, parameter in parameters.items()}
+        return F.cross_entropy(functional_call(whole, within, (_as_batch(inputs),)), label.unsqueeze(0))
 
     return loss
+
+
+class _Logits(nn.Module):
+    """A net that returns its logits and nothing else."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return logits_of(self.net, inputs)
 
 
 def _as_batch(inputs: Inputs) -> Inputs:

@@ -6,17 +6,20 @@ from rasura.models.complete import complete
 from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
+from rasura.models.text import TEXT_ZOO, for_data
 from rasura.models.zoo import ZOO
 
 __all__ = [
     "FAMILIES",
     "MISFITS",
+    "TEXT_ZOO",
     "ZOO",
     "Card",
     "build_model",
     "card_of",
     "complete",
     "device_of",
+    "for_data",
     "fresh_model",
     "hash_of_model",
     "load_model",

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from rasura.errors import InputError, first_line, unknown
+from rasura.models.text import TEXT_ZOO
 from rasura.models.zoo import ZOO
 from rasura.user_code import imported
 
@@ -26,8 +27,8 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
     """A freshly initialised model (or a pretrained one, where its family says so).
 
     Args:
-        architecture: `NAME[,option=value…]`: a net of `ZOO` or of one of `FAMILIES`. Options are the builder's own
-            keyword arguments, e.g. `resnet8,width=32`.
+        architecture: `NAME[,option=value…]`: a net of `ZOO` or `TEXT_ZOO`, or of one of `FAMILIES`. Options are the
+            builder's own keyword arguments, e.g. `resnet8,width=32`.
         classes: number of outputs.
         channels: image channels; None for models that do not take images.
         size: image side in pixels.
@@ -44,12 +45,16 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
         if channels is None or size is None:
             raise InputError(f"model: {name!r} takes images; allowed: data whose inputs have shape [C, H, H]")
         return _call(ZOO[name], name, given, options)
+    if name in TEXT_ZOO:
+        if channels is not None:
+            raise InputError(f"model: {name!r} takes texts; allowed: data whose inputs are tokens")
+        return _call(TEXT_ZOO[name], name, given, options)
     family, colon, rest = name.partition(":")
     if name.partition(".py:")[1]:
         return _call(_function_in(name), name, given, options)
     if colon and family in _LIBRARIES:
         return _LIBRARIES[family](rest, given, options)
-    raise unknown("model", name, [*ZOO, *FAMILIES])
+    raise unknown("model", name, [*ZOO, *TEXT_ZOO, *FAMILIES])
 
 
 def parse_architecture(architecture: str) -> tuple[str, dict[str, Any]]:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, read_json, whole_folder, write_json
+from rasura.models.adapters import kept_adapter, write_adapter
 from rasura.models.build import build_model, load_hugging_face, parse_architecture
 from rasura.models.card import Card, card_of, with_card
 from rasura.models.zoo import ZOO
 
-WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+WEIGHTS, DESCRIPTION, ADAPTER = "model.safetensors", "model.json", "adapter"
 
 
 def save_model(model: nn.Module, folder: str | Path) -> None:
@@ -31,7 +32,7 @@ def save_model(model: nn.Module, folder: str | Path) -> None:
 
 
 def write_model(model: nn.Module, folder: Path) -> None:
-    """Write the two files of a model folder into an existing folder."""
+    """Write the two files of a model folder into an existing folder, and the adapter that the model has kept."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
@@ -43,6 +44,8 @@ def write_model(model: nn.Module, folder: Path) -> None:
     write_json(
         folder / DESCRIPTION, {"format": 1, **card_of(model).to_json(), "sha256": hash_of_file(folder / WEIGHTS)}
     )
+    if kept_adapter(model):
+        write_adapter(model, folder / ADAPTER)
 
 
 def load_model(path: str | Path, architecture: str | nn.Module | None = None, like: Card | None = None) -> nn.Module:

@@ -1,6 +1,6 @@
 """`comparison_page`: several methods on one model and request, ranked by their distance to the retrained models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,6 +40,19 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a method took.
+
+    Attributes:
+        seconds: of the method itself; None if unknown.
+        memory_mib: by which memory grew at its peak, MiB; None if unknown.
+    """
+
+    seconds: float | None = None
+    memory_mib: float | None = None
+
+
+@dataclass(frozen=True)
 class Row:
     """One method in the ranking.
 
@@ -49,7 +62,7 @@ class Row:
         qualifiers: of the verdict.
         distance: the mean over `measures` of how far each lies outside of the retrained band. A share; lower is nearer.
         measures: accuracies, the primary decoders, and routing (distance to the retrained models' mean answers).
-        seconds: that the method took; None if unknown.
+        cost: of the method.
     """
 
     name: str
@@ -57,20 +70,21 @@ class Row:
     qualifiers: tuple[str, ...]
     distance: float
     measures: tuple[Measure, ...]
-    seconds: float | None
+    cost: Cost
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
         measures = [asdict(one) | {"outside": round(one.outside, 5)} for one in self.measures]
-        return asdict(self) | {"measures": measures, "qualifiers": list(self.qualifiers)}
+        about = {"name": self.name, "verdict": self.verdict, "qualifiers": list(self.qualifiers)}
+        return about | {"distance": self.distance, "measures": measures, **asdict(self.cost)}
 
 
-def ranked(findings: Sequence[dict[str, Any]], seconds: Mapping[str, float]) -> list[Row]:
+def ranked(findings: Sequence[dict[str, Any]], costs: Mapping[str, Cost]) -> list[Row]:
     """One row per finding, the nearest to the retrained models first.
 
     Args:
         findings: what `verdict.json` holds, all of one request and with the same references.
-        seconds: by name, what each method took.
+        costs: by name, what each method took.
 
     Raises:
         InputError: no findings, findings of different requests, or without references.
@@ -78,22 +92,26 @@ def ranked(findings: Sequence[dict[str, Any]], seconds: Mapping[str, float]) -> 
     check_findings(findings)
     if not all(one["comparisons"] for one in findings):
         raise InputError("references: a finding has none to be compared with; allowed: 1 or more, 3 are advised")
-    return sorted((_row(one, seconds.get(one["name"])) for one in findings), key=lambda row: row.distance)
+    return sorted((_row(one, costs.get(one["name"], Cost())) for one in findings), key=lambda row: row.distance)
 
 
 def comparison_page(
-    findings: Sequence[dict[str, Any]], seconds: Mapping[str, float], failed: Mapping[str, str] | None = None
+    findings: Sequence[dict[str, Any]],
+    costs: Mapping[str, Cost],
+    failed: Mapping[str, str] | None = None,
+    controls: Collection[str] = (),
 ) -> str:
     """One self-contained HTML page: ranking, forget and retain accuracy, depth profiles, answers, time.
 
     Args:
         findings: what `verdict.json` holds, all of one request.
-        seconds: by name, what each method took.
+        costs: by name, what each method took.
         failed: methods that gave no model, with the reason.
+        controls: names of those that only silence the answers, which the page says beside them.
     """
     from markupsafe import Markup
 
-    rows = ranked(findings, seconds)
+    rows = ranked(findings, costs)
     ordered = [next(one for one in findings if one["name"] == row.name) for row in rows]
     drawn = figures.accuracies(ordered, "accuracies"), figures.profiles(ordered, "profiles")
     jinja = environment()
@@ -107,13 +125,14 @@ def comparison_page(
         accuracies=Markup(drawn[0]),
         profiles=Markup(drawn[1]),
         failed=dict(failed or {}),
+        controls=controls,
     )
 
 
-def _row(finding: dict[str, Any], seconds: float | None) -> Row:
+def _row(finding: dict[str, Any], cost: Cost) -> Row:
     measures = tuple(_measures(finding))
     distance = round(float(np.mean([one.outside for one in measures])), 5)
-    return Row(finding["name"], finding["verdict"], tuple(finding["qualifiers"]), distance, measures, seconds)
+    return Row(finding["name"], finding["verdict"], tuple(finding["qualifiers"]), distance, measures, cost)
 
 
 def _measures(finding: dict[str, Any]) -> list[Measure]:

@@ -22,7 +22,9 @@ SMALL = 300
 """The same for figures of which three stand side by side."""
 
 INK, MUTED, RULE, OURS, RETRAINED = "#010203", "#010204", "#010205", "#010206", "#010207"
+GOOD, BAD, HIDDEN, BROKEN, OPEN = "#010208", "#010209", "#01020a", "#01020b", "#01020c"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", OURS: "--ours", RETRAINED: "--retrained"}
+_VARIABLES |= {GOOD: "--good", BAD: "--bad", HIDDEN: "--hidden", BROKEN: "--broken", OPEN: "--open"}
 """matplotlib draws in these placeholders; the page's style sheet says what they look like, light or dark."""
 
 SLANTED: dict[str, Any] = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
@@ -215,7 +217,7 @@ def spoken(found: Sequence[dict[str, Any]], place: str) -> str:
 
 def _tidied(tag: str, key: str) -> str:
     """A tag with variables for colours, two decimals at most, no fonts, and no ids that other figures use too."""
-    tag = re.sub(r"#01020[3-7]", lambda found: f"var({_VARIABLES[found[0]]})", tag)
+    tag = re.sub(r"#01020[3-9a-c]", lambda found: f"var({_VARIABLES[found[0]]})", tag)
     tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
     tag = re.sub(r'font-family: [^;"]*;? ?| clip-path="[^"]*"', "", tag)
     tag = re.sub(r'(id="|href="#)', rf"\g<1>{key}-", tag)

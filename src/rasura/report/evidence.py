@@ -7,6 +7,7 @@ from typing import Any
 from rasura.auditing import MODEL, ORIGINAL
 from rasura.report.depth import few_shot_curve, profiles
 from rasura.report.drawing import Figure, Table
+from rasura.report.edits import edit_table, edits, skipped
 from rasura.report.geometry import geometry
 from rasura.report.maps import Maps, stage_maps
 from rasura.report.membership import roc
@@ -14,6 +15,7 @@ from rasura.report.neurons import neurons
 from rasura.report.numbers import is_picture, percent, role, span
 from rasura.report.on_request import on_request
 from rasura.report.per_class import head, routing
+from rasura.report.residuals import residuals
 from rasura.report.scores import (
     AREA,
     FORGET,
@@ -30,7 +32,7 @@ from rasura.report.scores import (
     reference_roles,
 )
 
-NUMBERS, LADDER, MEMBERSHIP = "numbers", "ladder", "membership"
+NUMBERS, LADDER, MEMBERSHIP, EDITS = "numbers", "ladder", "membership", "edits"
 LIGHT = (NUMBERS, LADDER)
 """Blocks that stay open on a page of several models."""
 
@@ -90,8 +92,12 @@ def evidence(finding: dict[str, Any], key: str) -> list[Block]:
             "similarity (CKA), class distances, purity, selectivity",
             figures=geometry(finding, key),
         ),
+        *_edits(finding, key),
         Block("request", "Measured on request", "what was asked for besides", figures=on_request(finding, key)),
     ]
+    learned = residuals(finding, key)
+    if learned:  # of methods that have adapters; others lack nothing
+        blocks.insert(-1, Block("residuals", "Residuals", "what the adapters add while they learn", figures=learned))
     reset = neurons(finding, key)
     if reset:  # of methods that look at neurons; others lack nothing
         blocks.insert(-1, Block("neurons", "Neurons", "which were reset, and on which images", figures=reset))
@@ -188,6 +194,15 @@ def _membership(finding: dict[str, Any], key: str) -> Block:
         figures=roc(finding, key),
         tables=[("Found at 1% false alarms", table)] if rates else [],
     )
+
+
+def _edits(finding: dict[str, Any], key: str) -> list[Block]:
+    """Only where the method left a record: that most leave none is nothing to report."""
+    figures, about = edits(finding, key), "what was projected out of each layer"
+    tables = [("All linear maps", edit_table(finding))]
+    return [Block(EDITS, "What was edited", about, figures=figures, tables=tables, note=skipped(finding))][
+        : len(figures)
+    ]
 
 
 def _classes(finding: dict[str, Any]) -> Table:

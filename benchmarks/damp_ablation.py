@@ -1,0 +1,228 @@
+"""Which parts of DAMP do what: settings side by side, each at its distance from retrained models by our own audit.
+
+    python benchmarks/damp_ablation.py [--data fashion-mini] [--nets resnet8 vit] [--seeds 0 1] [--forget Shirt …]
+        [--design one-at-a-time] [--references 3] [--folder runs/damp-ablation] [--out results/damp_ablation.json]
+
+For every net and request (classes joined by "+") references are trained, and an original for every seed, or taken from
+the folder; every setting is audited beside them. Rows go to `rows.jsonl` in the folder as they are found, so that a run
+that was interrupted goes on where it stopped, and several runs into one folder make one result. `--design main` has the
+defaults and the published form beside other methods and a retrained model that is judged by the other references;
+`one-at-a-time` also varies each field of the two; `full` crosses residual, energy, eraser, order, depth and bias. At
+the end one line per setting, net and number of classes: means over requests and seeds with their range, and how often
+all three aims were met (forget accuracy at most 2 %, retain accuracy at most 1 point below retrained, few-shot recall
+at n = 5 and 10 at most 10 points from retrained).
+"""
+
+import argparse
+import itertools
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean
+from typing import Any, get_args
+
+from rasura.contents import versions
+from rasura.data import Data, ForgetClasses, load_data
+from rasura.finding import Finding, audit_all
+from rasura.methods import Damp, Finetune, LogitMask, Scrub
+from rasura.methods.contract import forget
+from rasura.methods.damp import Bias, Depth, Eraser, Order, Residual
+from rasura.progress import terminal
+from rasura.runs import machine, train_run
+from rasura.training import Recipe
+
+ENERGIES = (0.9, 0.95, 0.99, 0.999)
+CHOICES = {"residual": Residual, "eraser": Eraser, "depth": Depth, "order": Order, "bias": Bias}
+OF_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "residual": ("centred", "span"),
+    "eraser": ("orthogonal", "leace"),
+    "depth": ("probe", "probe^2", "probe*ramp", "constant"),
+    "order": ("one-shot",),
+    "bias": ("keep",),
+    "head": ("project",),
+    "norms": ("re-estimate",),
+    "ridge": (0.01, 1.0),
+    "alpha": (0.7,),
+    "calibration": (500, 1000, 6000),
+}
+OF_PUBLISHED: dict[str, tuple[Any, ...]] = {
+    "residual": ("routed", "centred"),
+    "eraser": ("oblique",),
+    "depth": ("late",),
+    "order": ("sequential",),
+    "bias": ("preserve-mean",),
+    "head": ("retire",),
+}
+EPOCHS = {"resnet8": 8, "vit": 15}
+RETRAINED = "retrained"
+NO_PROGRESS: Any = lambda *_: None  # noqa: E731
+
+
+def settings(design: str) -> dict[str, Any]:
+    """Methods by what they are called in the rows."""
+    main = {"defaults": Damp(), "published": Damp.published()}
+    others = {"logit-mask": LogitMask(), "finetune": Finetune(epochs=1), "scrub": Scrub(), RETRAINED: None}
+    return main | others | {"main": {}, "one-at-a-time": varied(), "full": crossed()}[design]
+
+
+def varied() -> dict[str, Damp]:
+    """The defaults and the published form with one field changed."""
+    pairs = [("defaults", Damp(), OF_DEFAULTS), ("published", Damp.published(), OF_PUBLISHED)]
+    return {
+        f"{name}, {field}={value}": Damp(**asdict(method) | {field: value})
+        for name, method, changes in pairs
+        for field, values in changes.items()
+        for value in values
+    }
+
+
+def crossed() -> dict[str, Damp]:
+    """Every combination of residual (with its energies), eraser, order, depth rule and bias rule."""
+    residuals = [{"residual": name} for name in get_args(Residual) if name != "centred"]
+    residuals += [{"residual": "centred", "energy": energy} for energy in ENERGIES]
+    fields = ("eraser", "order", "depth", "bias")
+    rest = itertools.product(*(get_args(CHOICES[field]) for field in fields))
+    combined = [one | dict(zip(fields, some, strict=True)) for some in rest for one in residuals]
+    return {", ".join(f"{field}={value}" for field, value in some.items()): Damp(**some) for some in combined}
+
+
+def audited(
+    data: Data,
+    net: str,
+    seed: int,
+    names: tuple[str, ...],
+    methods: dict[str, Any],
+    home: Path,
+    count: int,
+    epochs: int,
+) -> list[dict[str, Any]]:
+    """A row per method for one request; models are trained or reused."""
+    request, recipe = ForgetClasses(list(names)), Recipe(epochs=epochs or EPOCHS.get(net.split(",")[0], 10))
+    without = "+".join(names).replace("/", "-")
+    with terminal() as progress:
+        original = train_run(data, net, recipe, (), seed, home / f"original-{seed}", progress)
+        folders = {k: home / f"without-{without}-{k}" for k in range(1, count + 1)}
+        references = [train_run(data, net, recipe, names, k, folder, progress) for k, folder in folders.items()]
+    outcomes = {name: attempt(original, data, request, one, seed) for name, one in methods.items() if one is not None}
+    models = {name: found.model for name, found in outcomes.items() if not isinstance(found, str)}
+    findings = audit_all(models, data, request, original, references, seed, NO_PROGRESS) if models else {}
+    if RETRAINED in methods and count > 1:
+        *others, last = references
+        findings |= audit_all({RETRAINED: last}, data, request, original, others, seed, NO_PROGRESS)
+    about = {"data": data.name, "net": net, "seed": seed, "forget": list(names), "references": count}
+    rows = []
+    for name, method in methods.items():
+        row, found = about | {"method": name, "settings": asdict(method) if method else {}}, outcomes.get(name)
+        if name in findings:
+            seconds = {"seconds": round(found.seconds, 2)} if found is not None else {}
+            rows.append(row | seconds | distances(findings[name]))
+        elif found is not None:
+            rows.append(row | {"error": found})
+    return rows
+
+
+def attempt(original: Any, data: Data, request: ForgetClasses, method: Any, seed: int) -> Any:
+    """The outcome, or why there is none: a setting that edits nothing is a result too."""
+    try:
+        return forget(original, data, request, method, seed, progress=NO_PROGRESS)
+    except ValueError as error:
+        return str(error)
+
+
+def distances(finding: Finding) -> dict[str, Any]:
+    """What the three aims and the verdict say."""
+    content = finding.content
+    found: dict[str, Any] = {"verdict": finding.verdict, "where": finding.where}
+    outputs = content["outputs"]
+    found["forget_accuracy"] = outputs["model"]["forget"]["point"]
+    retrained = [one["retain"]["point"] for name, one in outputs.items() if name.startswith("reference")]
+    found["retain_accuracy"] = outputs["model"]["retain"]["point"]
+    found["retain_below_retrained"] = round(mean(retrained) - found["retain_accuracy"], 5)
+    for one in content["comparisons"]:
+        if (one["decoder"], one["layer"]) == ("few-shot", "head input") and one["shots"] in (5, 10, 50):
+            found[f"few_shot_{one['shots']}"] = one["model"]
+            found[f"few_shot_{one['shots']}_above_retrained"] = round(one["model"] - mean(one["references"]), 5)
+        if one["decoder"] == "linear" and one["layer"] == "head input":
+            found["linear_above_retrained"] = round(one["model"] - mean(one["references"]), 5)
+    found["aims_met"] = bool(
+        found["forget_accuracy"] <= 0.02
+        and found["retain_below_retrained"] <= 0.01
+        and max(abs(found[f"few_shot_{n}_above_retrained"]) for n in (5, 10)) <= 0.1
+    )
+    return found
+
+
+def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per net, number of classes and method: means with their range over seeds and requests, best first."""
+    groups: dict[tuple[str, str, int, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["data"], row["net"], len(row["forget"]), row["method"]), []).append(row)
+    lines = []
+    for (data, net, classes, method), some in groups.items():
+        scored = [row for row in some if "error" not in row]
+        keys = [key for key in (scored[0] if scored else {}) if isinstance(scored[0][key], float)]
+        line = {"data": data, "net": net, "classes": classes, "method": method, "rows": len(some)}
+        line |= {"refused": len(some) - len(scored), "met": sum(row["aims_met"] for row in scored)}
+        lines.append(line | {key: spread([row[key] for row in scored]) for key in keys})
+    return sorted(lines, key=lambda line: (line["data"], line["net"], line["classes"], -line["met"]))
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"mean": round(mean(values), 4), "low": min(values), "high": max(values)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="fashion-mini")
+    parser.add_argument("--nets", nargs="+", default=["resnet8", "vit"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument(
+        "--forget", nargs="+", default=["T-shirt/top", "Shirt", "Trouser"], help='classes, joined by "+"'
+    )
+    parser.add_argument("--design", choices=("main", "one-at-a-time", "full"), default="one-at-a-time")
+    parser.add_argument("--only", nargs="+", help="names of settings to run")
+    parser.add_argument("--references", type=int, default=3, help="retrained models per request")
+    parser.add_argument("--epochs", type=int, default=0, help="of training; default: 8 for resnet8, 15 for vit")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/damp-ablation"), help="where models and rows are kept"
+    )
+    parser.add_argument("--out", type=Path, help="write all rows of the folder and their summary to this JSON file")
+    arguments = parser.parse_args()
+    data, methods = load_data(arguments.data), settings(arguments.design)
+    methods = {name: method for name, method in methods.items() if name in (arguments.only or methods)}
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    kept, commands = arguments.folder / "rows.jsonl", arguments.folder / "commands.txt"
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    done = {(row["data"], row["net"], row["seed"], tuple(row["forget"]), row["method"]) for row in rows}
+    with commands.open("a") as file:
+        file.write(f"python benchmarks/damp_ablation.py {command(sys.argv[1:])}\n")
+    for seed, net, request in itertools.product(arguments.seeds, arguments.nets, arguments.forget):
+        names, home = tuple(request.split("+")), arguments.folder / data.name / net
+        left = {name: one for name, one in methods.items() if (data.name, net, seed, names, name) not in done}
+        if not left:
+            continue
+        for row in audited(data, net, seed, names, left, home, arguments.references, arguments.epochs):
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            with kept.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+    lines = summary(rows)
+    for line in lines:
+        print(json.dumps(line), flush=True)
+    if arguments.out:
+        about = {"commands": commands.read_text().splitlines(), "machine": machine(), "versions": versions()}
+        arguments.out.write_text(json.dumps({**about, "summary": lines, "rows": rows}, indent=1) + "\n")
+
+
+def command(arguments: list[str]) -> str:
+    """The command line but for where its files are kept."""
+    kept = [
+        one for at, one in enumerate(arguments) if not {one, *arguments[max(at - 1, 0) : at]} & {"--folder", "--out"}
+    ]
+    return shlex.join(kept)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""Labelled texts from files (.jsonl, .csv) and Hugging Face data sets, and their tokens."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rasura.data._read import stratified
+from rasura.data.dataset import numbered
+from rasura.errors import InputError, first_line
+
+TEXT_KEYS = ("text", "sentence", "review", "content")
+LABEL_KEYS = ("label", "labels", "class", "sentiment", "category")
+TEST_NAMES = ("test", "validation", "valid", "dev")
+SUFFIXES = (".jsonl", ".csv")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+
+Tokens = dict[str, Tensor]
+Tokenise = Callable[[Sequence[str]], Tokens]
+
+
+class Texts(NamedTuple):
+    """Texts and, for each, what it is labelled with: a name, or a number."""
+
+    texts: list[str]
+    labels: list[str | int]
+
+
+class ReadTexts(NamedTuple):
+    """What a source of texts holds: two parts, and the names of the classes in the order of their numbers."""
+
+    train: tuple[list[str], list[int]]
+    test: tuple[list[str], list[int]]
+    classes: tuple[str, ...]
+
+
+def read_texts(source: str) -> ReadTexts:
+    """Texts from a .jsonl or .csv file, a folder of `train` and `test` files, or a Hugging Face data set.
+
+    Args:
+        source: a path; a folder that `datasets` saved; or a name on the Hub. Where there is no test part, a seeded
+            fifth of each class is held out.
+
+    Raises:
+        InputError: nothing there, columns or labels missing, or rows that cannot be read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _split(_read_file(path))
+    if path.is_dir() and any(part_of(path, ("train",))):
+        return _folder(path)
+    return _hugging_face(source)
+
+
+def part_of(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Files of a folder that are called like one of the names."""
+    for name in names:
+        yield from (path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file())
+
+
+def tokeniser(name: str | None, words: int, length: int, texts: Sequence[str]) -> Tokenise:
+    """A function that turns texts into `input_ids` and `attention_mask`, both int64 `[N, length]`.
+
+    Args:
+        name: a tokenizer of transformers: a folder, or a name on the Hub; None: whole words, the most frequent ones of
+            `texts`, in lower case.
+        words: without a name, how many tokens there are, among them four special ones.
+        length: tokens per text; longer texts are cut, shorter ones padded.
+        texts: the training texts.
+
+    Raises:
+        InputError: no such tokenizer, or one that cannot pad.
+    """
+    return _words(words, length, texts) if name is None else _pretrained(name, length)
+
+
+def _pretrained(name: str, length: int) -> Tokenise:
+    try:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except (ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"tokenizer: {name} does not load ({first_line(error)}); allowed: a folder, a name") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise InputError(f"tokenizer: {name} has no token to pad with; allowed: one with a pad or an end token")
+
+    def tokenise(texts: Sequence[str]) -> Tokens:
+        found = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length)
+        return {key: torch.tensor(found[key]) for key in ("input_ids", "attention_mask")}
+
+    return tokenise
+
+
+def _words(words: int, length: int, texts: Sequence[str]) -> Tokenise:
+    try:
+        from tokenizers import normalizers, pre_tokenizers
+    except ImportError:
+        raise InputError("data: texts need transformers; allowed: pip install 'rasura[text]'") from None
+    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+
+    def split(text: str) -> list[str]:
+        return [piece for piece, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
+
+    counts = Counter(piece for text in texts for piece in split(text))
+    ordered = sorted(counts, key=lambda piece: (-counts[piece], piece))  # ties by name: the same texts, the same words
+    numbers = {piece: number for number, piece in enumerate((*SPECIAL, *ordered[: words - len(SPECIAL)]))}
+    pad, unknown, start, end = range(len(SPECIAL))
+
+    def tokenise(texts: Sequence[str]) -> Tokens:
+        ids = torch.full((len(texts), length), pad)
+        for row, text in enumerate(texts):
+            found = [start, *(numbers.get(piece, unknown) for piece in split(text)[: length - 2]), end]
+            ids[row, : len(found)] = torch.tensor(found)
+        return {"input_ids": ids, "attention_mask": (ids != pad).long()}
+
+    return tokenise
+
+
+# ------------------------------------------------------------------------------------------------- sources
+
+
+def _folder(path: Path) -> ReadTexts:
+    train, test = (next(part_of(path, names), None) for names in (("train",), TEST_NAMES))
+    assert train is not None
+    return _split(_read_file(train)) if test is None else _joined(_read_file(train), _read_file(test))
+
+
+def _read_file(path: Path) -> Texts:
+    rows = _json_lines(path) if path.suffix == ".jsonl" else _table(path)
+    found = Texts([], [])
+    for number, row in rows:
+        text, label = (_value(row, keys, f"{path}, line {number}") for keys in (TEXT_KEYS, LABEL_KEYS))
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"data: {path}, line {number} has no text; allowed: words")
+        if not isinstance(label, (str, int)) or label == "":
+            raise InputError(f"data: {path}, line {number} has label {label!r}; allowed: a name or a whole number")
+        found.texts.append(text)
+        found.labels.append(label)
+    if not found.texts:
+        raise InputError(f"data: {path} holds no rows; allowed: one text per line")
+    return found
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"data: {path}, line {number} is no JSON ({error.msg}); allowed: one object per line"
+                ) from None
+            if not isinstance(row, dict):
+                raise InputError(f"data: {path}, line {number} is no object; allowed: {{'text': …, 'label': …}}")
+            yield number, row
+
+
+def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    csv.field_size_limit(2**31 - 1)
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise InputError(f"data: {path}, line {reader.line_num} cannot be read ({error}); allowed: CSV") from None
+
+
+def _value(row: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
+    for key in keys:
+        if row.get(key) is not None:
+            return row[key]
+    raise InputError(f"data: {where} has columns {', '.join(map(str, row))}; allowed: one of {', '.join(keys)}")
+
+
+def _hugging_face(source: str) -> ReadTexts:
+    try:
+        import datasets
+
+        saved = Path(source).expanduser()
+        found = datasets.load_from_disk(str(saved)) if saved.is_dir() else datasets.load_dataset(source)
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError) as error:
+        allowed = "a .jsonl or .csv file, a folder with train.jsonl, a data set of Hugging Face"
+        raise InputError(f"data: {source} does not load ({first_line(error)}); allowed: {allowed}") from None
+    parts: Mapping[Any, Any] = found if isinstance(found, Mapping) else {"train": found}
+    if "train" not in parts:
+        raise InputError(f"data: {source} has parts {', '.join(map(str, parts))}; allowed: one called train")
+    test = next((parts[name] for name in TEST_NAMES if name in parts), None)
+    train = _columns(parts["train"], source)
+    return _split(train) if test is None else _joined(train, _columns(test, source))
+
+
+def _columns(dataset: Any, source: str) -> Texts:
+    names = {key: key for key in dataset.column_names}
+    text, label = (_value(names, keys, source) for keys in (TEXT_KEYS, LABEL_KEYS))
+    classes = getattr(dataset.features[label], "names", None)
+    labels = [classes[number] if classes else number for number in dataset[label]]
+    return Texts(list(dataset[text]), labels)
+
+
+# -------------------------------------------------------------------------------------------------- shared
+
+
+def _split(found: Texts) -> ReadTexts:
+    labels, classes = _numbers(found.labels)
+    parts = [
+        ([found.texts[row] for row in rows], [labels[row] for row in rows])
+        for rows in stratified(np.array(labels), share=0.2)
+    ]
+    return ReadTexts(parts[0], parts[1], classes)
+
+
+def _joined(train: Texts, test: Texts) -> ReadTexts:
+    labels, classes = _numbers(train.labels)
+    known = dict(zip(train.labels, labels, strict=True))
+    strange = next((label for label in test.labels if label not in known), None)
+    if strange is not None:
+        raise InputError(f"test: class {strange!r} has no training examples; allowed: the classes of train")
+    return ReadTexts((train.texts, labels), (test.texts, [known[label] for label in test.labels]), classes)
+
+
+def _numbers(labels: Sequence[str | int]) -> tuple[list[int], tuple[str, ...]]:
+    """Numbers in place of names, in the order of the alphabet; labels that are numbers stay what they are."""
+    texts = [str(label) for label in labels]
+    if all(text.isdecimal() for text in texts):
+        numbers = [int(text) for text in texts]
+        return numbers, numbered(max(numbers) + 1)
+    classes = tuple(sorted(set(texts)))
+    places = {name: number for number, name in enumerate(classes)}
+    return [places[text] for text in texts], classes

@@ -1,0 +1,165 @@
+"""The two orders of closed-form edits: each map after the ones before it, or all by what the original model shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rasura.activations import Point, stream
+from rasura.data import Examples
+from rasura.errors import InputError
+from rasura.methods._class_statistics import ClassStatistics, Summary
+from rasura.methods._distributed import processes
+from rasura.methods._lockstep import lockstep
+from rasura.methods._norms import norms_of
+from rasura.methods._sites import Site
+from rasura.methods.contract import Problem
+from rasura.models import device_of
+
+HELD_OUT = 4
+"""Every fourth calibration example measures separability and routing; the others give means and scatter."""
+MICRO_BATCH, ON_GPU = 64, 256
+"""Examples that run together: few, so that a micro-batch finds its activations in the cache when its turn comes."""
+PORTION = 1024
+"""Vectors that are taken in together where they are streamed: few large products cost less than many small ones."""
+
+Visit = Callable[[Site, Summary, Tensor | None], dict[str, Any]]
+"""What is done at a map: given its statistics and, in sequence, this process's input vectors; returns the record."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """This process's calibration examples.
+
+    Attributes:
+        examples: forget and retain, mixed.
+        held_out: bool `[n]`, those that measure separability and routing.
+        size: how many all processes have.
+    """
+
+    examples: Examples
+    held_out: Tensor
+    size: int
+
+
+def calibration_of(problem: Problem, most: int) -> Calibration:
+    """Forget and retain examples, at most `most` of each, in a random order that mixes them, dealt to the processes."""
+    generator = torch.Generator().manual_seed(problem.seed)
+    forget, retain = (
+        examples.take(torch.randperm(len(examples), generator=generator)[:most])
+        for examples in (problem.forget, problem.retain)
+    )
+    labels, rows = torch.cat([forget.labels, retain.labels]), torch.cat([forget.rows, retain.rows])
+    joined = Examples(forget.source, labels, rows, forget.transform)
+    order = torch.randperm(len(joined), generator=generator)
+    number, count = processes()
+    if len(joined) < HELD_OUT * count:
+        raise InputError(
+            f"data: {len(joined)} calibration examples; allowed: {HELD_OUT * count}, {HELD_OUT} per process"
+        )
+    mine = torch.arange(len(joined)).tensor_split(count)[number]
+    return Calibration(joined.take(order[mine]), mine % HELD_OUT == 0, len(joined))
+
+
+def in_sequence(
+    model: nn.Module,
+    sites: list[Site],
+    problem: Problem,
+    calibration: Calibration,
+    visit: Visit,
+    read_only: set[Point],
+    norms_too: bool,
+) -> dict[str, dict[str, Any]]:
+    """Visit every map when all examples have arrived there, before they go on: one pass, all activations in memory.
+
+    Args:
+        read_only: points of maps that will not be edited: examples need not wait there.
+        norms_too: whether BatchNorms get the statistics of the retained examples on their way.
+
+    Returns:
+        The records by the maps' names.
+    """
+    open_sites, norms = _by_point(sites), norms_of(model) if norms_too else {}
+    labels, scored = calibration.examples.labels, calibration.held_out
+    forgotten = torch.tensor(problem.forget_classes)
+    arrived: dict[Point, list[Tensor]] = {point: [] for point in open_sites}
+    records: dict[str, dict[str, Any]] = {}
+
+    def gather(point: Point, tensor: Tensor, labels_here: Tensor) -> None:
+        if point in norms:
+            norms[point].update(tensor[~torch.isin(labels_here, forgotten).to(tensor.device)])
+        else:
+            arrived[point].append(open_sites[point].vectors(tensor))
+
+    def act(point: Point) -> None:
+        if point in norms:
+            norms[point].apply()
+            return
+        site, vectors = open_sites[point], torch.cat(arrived.pop(point))
+        statistics = _statistics(site, problem, point in read_only)
+        statistics.fit(vectors[~scored.to(vectors.device)], labels[~scored])
+        statistics.settle()
+        statistics.score(vectors[scored.to(vectors.device)], labels[scored])
+        records[site.name] = visit(site, statistics.summary(), vectors)
+
+    def resume(point: Point, tensor: Tensor) -> Tensor | None:
+        return open_sites[point].resumed(tensor) if point in open_sites else None
+
+    points, size = [*norms, *open_sites], _batch_size(model)
+    progress = problem.progress, "projecting"
+    lockstep(model, calibration.examples, points, gather, act, resume, size, read_only, *progress)
+    return records
+
+
+def in_one_shot(
+    model: nn.Module,
+    sites: list[Site],
+    problem: Problem,
+    calibration: Calibration,
+    visit: Visit,
+    read_only: set[Point],
+) -> dict[str, dict[str, Any]]:
+    """Read the original model at every map, then visit all; memory for one batch. The records by the maps' names."""
+    open_sites = _by_point(sites)
+    statistics = {point: _statistics(site, problem, point in read_only) for point, site in open_sites.items()}
+
+    waiting: dict[Point, list[tuple[Tensor, Tensor]]] = {point: [] for point in open_sites}
+
+    def receive(point: Point, tensor: Tensor, labels: Tensor) -> Tensor | None:
+        waiting[point].append((open_sites[point].vectors(tensor), labels))
+        if sum(len(some) for _, some in waiting[point]) >= PORTION:
+            hand_on(point)
+        return open_sites[point].resumed(tensor)
+
+    def hand_on(point: Point) -> None:
+        if waiting[point]:
+            vectors, labels = zip(*waiting[point], strict=True)
+            take = statistics[point].score if statistics[point].settled else statistics[point].fit
+            take(torch.cat(vectors), torch.cat(labels))
+            waiting[point].clear()
+
+    parts, progress = calibration.examples.take, problem.progress
+    points, scored, size = list(open_sites), calibration.held_out, _batch_size(model)
+    stream(model, parts(~scored), points, receive, size, progress=progress, label="prototypes")
+    for point, one in statistics.items():
+        hand_on(point)
+        one.settle()
+    stream(model, parts(scored), points, receive, size, progress=progress, label="probes")
+    for point in points:
+        hand_on(point)
+    return {site.name: visit(site, statistics[point].summary(), None) for point, site in open_sites.items()}
+
+
+def _batch_size(model: nn.Module) -> int:
+    return ON_GPU if device_of(model).type == "cuda" else MICRO_BATCH
+
+
+def _by_point(sites: list[Site]) -> dict[Point, Site]:
+    return {site.point: site for site in sites if not site.skipped}
+
+
+def _statistics(site: Site, problem: Problem, read_only: bool) -> ClassStatistics:
+    forget = torch.tensor(problem.forget_classes)
+    return ClassStatistics(site.name, problem.classes, forget, problem.gone, routes=not read_only)
