@@ -20,7 +20,7 @@ from rasura.methods._counterfactuals import Objective, synthesise, total_variati
 from rasura.methods._examples import joined, some_of_each
 from rasura.methods._generator import LATENT, Pair, Pixels, adversarial_losses, trained_pair
 from rasura.methods._losses import frozen
-from rasura.methods._reset import Reset, penalty, thinned, trainable, uniform_labels
+from rasura.methods._reset import Reset, penalty, renew_outputs, thinned, trainable, uniform_labels
 from rasura.methods._selectivity import (
     class_centroids,
     detect,
@@ -357,6 +357,21 @@ def test_the_reset_loss_is_equation_7(problem):
         expected = made + F.cross_entropy(model(inputs), labels) + 0.3 * 0.5 * 10
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     assert reset.course == [value.item()]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_outputs_of_forgotten_classes_are_drawn_anew_and_no_other(bias):
+    head = nn.Linear(200, 5, bias=bias)
+    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    renew_outputs(head, (1, 4), torch.Generator().manual_seed(0))
+    kept = torch.tensor([0, 2, 3])
+    assert torch.equal(head.weight[kept], before["weight"][kept])
+    for row in (1, 4):
+        likeness = torch.corrcoef(torch.stack([head.weight[row], before["weight"][row]]))[0, 1]
+        assert abs(likeness.item()) < 0.3
+        assert head.weight[row].std().item() == pytest.approx(before["weight"][kept].std().item(), rel=0.2)
+        if bias:
+            assert head.bias[row].item() == pytest.approx(before["bias"][kept].mean().item())
 
 
 def test_counterfactuals_are_augmented_as_the_retained_examples_are(problem):

@@ -1,6 +1,6 @@
 """Neuron reset: the loss under which a net loses what sets a class apart, on counterfactuals and retained examples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rasura.activations import Point
+from rasura.data import examples_from
 from rasura.methods._counterfactuals import outputs_at
+from rasura.methods._head import head_rows
 from rasura.models import logits_of
-from rasura.training import AUGMENTATIONS, Augmentation, Batch, Loss
+from rasura.training import AUGMENTATIONS, Augmentation, Batch, Loss, predict
 
 POINTS = 60
 """Values that a record keeps of a curve, at most."""
@@ -23,9 +25,30 @@ def uniform_labels(count: int, retained: Tensor, seed: int) -> Tensor:
     return retained[torch.randint(len(retained), (count,), generator=torch.Generator().manual_seed(seed))]
 
 
+def likely_labels(original: nn.Module, inputs: Tensor, retained: Tensor) -> Tensor:
+    """For each of `inputs` `[N, …]` the one among the `retained` classes that the original takes it for."""
+    said = predict(original, examples_from(inputs, torch.zeros(len(inputs), dtype=torch.int64)))
+    return retained[said[:, retained].argmax(1)]
+
+
 def trainable(model: nn.Module) -> dict[str, Tensor]:
     """Copies of the parameters that may change: θ₀."""
     return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+@torch.no_grad()
+def renew_outputs(head: nn.Module, classes: Sequence[int], generator: torch.Generator) -> None:
+    """Draw the head's weights of some classes anew, with the others' mean and deviation; biases become their mean.
+
+    Args:
+        head: the module whose outputs are the logits; it is changed.
+    """
+    rows, going = head_rows(head), list(classes)
+    others = torch.tensor([number for number in range(len(rows)) if number not in going])
+    noise = torch.randn(rows[going].shape, generator=generator, dtype=rows.dtype)
+    rows[going] = rows[others].mean() + rows[others].std() * noise.to(rows.device)
+    if isinstance(head.bias, Tensor):
+        head.bias[going] = head.bias[others].mean()
 
 
 def penalty(model: nn.Module, start: Mapping[str, Tensor]) -> Tensor:

@@ -13,9 +13,10 @@ from rasura.methods._blocks import freeze_all_but, last_blocks
 from rasura.methods._counterfactuals import Objective, synthesise
 from rasura.methods._examples import joined, some_of_each
 from rasura.methods._generator import Pixels, check_images, trained_pair
+from rasura.methods._head import head_of
 from rasura.methods._losses import frozen
 from rasura.methods._pictures import thumbnails
-from rasura.methods._reset import Reset, Watched, thinned, trainable, uniform_labels
+from rasura.methods._reset import Reset, Watched, likely_labels, renew_outputs, thinned, trainable, uniform_labels
 from rasura.methods._selectivity import Detected, Selection, Units, detect, profile, representative_stages
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
@@ -23,6 +24,7 @@ from rasura.models import device_of
 from rasura.training import Recipe, cross_entropy, fit, resolved
 
 Variant = Literal["swift", "published"]
+Labels = Literal["likely", "uniform"]
 Scope = Literal["all", "head"]
 FEW = 50
 """Images to forget below which a generator learns little."""
@@ -79,6 +81,8 @@ class Cnr:
         calm: learning rate afterwards, as a share of it. Above 0.
         batch_size: retained examples per step, to which `share` times as many counterfactuals are added. 2 or more.
         share: counterfactuals per retained example of a step. Above 0.
+        labels: of the counterfactuals: "likely", the retained class that the original takes each for, or "uniform",
+            drawn evenly from the retained classes.
         gamma: weight of half the squared distance from the original weights. 0 or more.
         pull: for "swift", weight of the pull to the retain centroid. 0 or more.
         scope: what may change: "all", or the "head" alone, as where a backbone is frozen.
@@ -107,8 +111,9 @@ class Cnr:
     calm: float = 0.3
     batch_size: int = 32
     share: float = 1.0
+    labels: Labels = "likely"
     gamma: float = 1e-3
-    pull: float = 1.0
+    pull: float = 0.0
     scope: Scope = "all"
     store: str = ""
 
@@ -116,7 +121,7 @@ class Cnr:
     strength: ClassVar[Strength] = Strength("learning_rate", 1e-4, 3e-2)
 
     def __post_init__(self) -> None:
-        for name, kind in [("variant", Variant), ("selection", Selection), ("scope", Scope)]:
+        for name, kind in [("variant", Variant), ("selection", Selection), ("labels", Labels), ("scope", Scope)]:
             if getattr(self, name) not in kind.__args__:
                 raise unknown(name, getattr(self, name), kind.__args__)
         least = {"images": 2, "retained": 2, "batch_size": 2, "steps": 0, "settle": 0}
@@ -147,6 +152,7 @@ class Cnr:
             learning_rate=1e-4,
             calm=1.0,
             batch_size=64,
+            labels="uniform",
         )
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
@@ -217,8 +223,13 @@ class Cnr:
         draw = torch.Generator().manual_seed(problem.seed)
         first, second = torch.randint(2**31, (2,), generator=draw).tolist()
         names = last_blocks(model, counterfactuals[:2], 1)[1] if self.scope == "head" else set(model.state_dict())
+        if self.variant == "swift":
+            renew_outputs(head_of(model, counterfactuals[:2], problem.classes), problem.forget_classes, draw)
         freeze_all_but(model, names)
-        labels = uniform_labels(len(counterfactuals), problem.retain.labels.unique(), problem.seed)
+        retained = problem.retain.labels.unique()
+        labels = uniform_labels(len(counterfactuals), retained, problem.seed)
+        if self.labels == "likely":
+            labels = likely_labels(problem.model, counterfactuals, retained)
         reset = Reset(
             counterfactuals,
             labels,
