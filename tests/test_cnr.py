@@ -20,7 +20,7 @@ from rasura.methods._counterfactuals import Objective, synthesise, total_variati
 from rasura.methods._examples import joined, some_of_each
 from rasura.methods._generator import LATENT, Pair, Pixels, adversarial_losses, trained_pair
 from rasura.methods._losses import frozen
-from rasura.methods._reset import Reset, penalty, renew_outputs, thinned, trainable, uniform_labels
+from rasura.methods._reset import Reset, likely_labels, penalty, renew_outputs, thinned, trainable, uniform_labels
 from rasura.methods._selectivity import (
     class_centroids,
     detect,
@@ -429,7 +429,8 @@ SWITCHES = {
     "no smoothness": {"smoothness": 0.0},
     "gradient": {"selection": "gradient"},
     "random": {"selection": "random"},
-    "no pull": {"pull": 0.0},
+    "pull": {"pull": 1.0},
+    "even labels": {"labels": "uniform"},
     "no steps": {"steps": 0},
 }
 
@@ -459,7 +460,7 @@ def watched_resets(monkeypatch) -> list[Reset]:
 def test_the_published_form_trains_on_synthetic_images_alone_and_without_a_pull(problem, monkeypatch):
     seen = watched_resets(monkeypatch)
     replace(QUICK, variant="published")(problem)
-    QUICK(problem)
+    replace(QUICK, pull=1.0)(problem)
     published, swift = seen
     assert len(published.inputs) == 8 and not published.centroids
     assert len(swift.inputs) == 8 + len(problem.forget) and swift.centroids
@@ -467,7 +468,7 @@ def test_the_published_form_trains_on_synthetic_images_alone_and_without_a_pull(
 
 
 def test_selectivity_falls_and_the_class_with_it(problem):
-    model, record = Cnr(epochs=6)(problem)
+    model, record = Cnr(epochs=6, pull=1.0)(problem)
     accuracy = {
         part: (predict(model, getattr(problem, part)).argmax(1) == getattr(problem, part).labels)
         for part in ("forget", "retain")
@@ -498,8 +499,18 @@ def test_classes_of_earlier_rounds_get_no_label(monkeypatch):
     gone = problem.retain.labels == 5
     later = replace(problem, retain=problem.retain.take(~gone), gone=(5,))
     seen = watched_resets(monkeypatch)
+    replace(QUICK, labels="uniform")(later)
     QUICK(later)
     assert set(seen[0].labels.tolist()) == set(range(10)) - {3, 5}
+    assert set(seen[1].labels.tolist()) <= set(range(10)) - {3, 5}
+
+
+def test_likely_labels_are_the_originals_answers_without_the_class(problem):
+    inputs, _ = problem.forget.batch(torch.arange(len(problem.forget)))
+    kept = problem.retain.labels.unique()
+    logits = predict(problem.model, problem.forget).numpy()
+    logits[:, 3] = -np.inf
+    assert (likely_labels(problem.model, inputs, kept).numpy() == logits.argmax(1)).all()
 
 
 def test_few_and_uneven_examples_are_enough():

@@ -49,10 +49,12 @@ class Cnr:
 
     Source: "Beyond masking and avoidance: true unlearning" (anonymous, under review), algorithm 1, eq. 1 to 7.
     `Cnr.published()` has its settings and form.
-    Differs: by default ("swift"), the images to forget themselves join the synthetic ones in the reset, and all of
-    them are pulled, at every stage, to the retain centroid, which is where selectivity is 0. Synthetic images avoid the
-    class's neurons: trained on them alone, a net keeps naming the class (docs/cnr.md). Fewer steps and examples are
-    used, at a higher rate that rises and falls. In both variants: gamma, batch size and the nets' widths are not
+    Differs: by default ("swift"), the images to forget themselves join the synthetic ones in the reset, all under the
+    retained class that the original takes them for, and the head's weights of the forgotten classes are drawn anew
+    first; fewer steps and examples are used, at a higher rate that rises and falls. Synthetic images avoid the class's
+    neurons: trained on them alone, a net keeps naming the class; under even labels, images of the class get answers so
+    unsure that a shift of its bias finds them (docs/cnr.md). On request, counterfactuals are pulled, at every stage, to
+    the retain centroid, where selectivity is 0. In both variants: gamma, batch size and the nets' widths are not
     published; one generator serves all forgotten classes, and units are chosen for each; "gradient" selection and the
     reset without synthesis, which then relabels the images to forget, follow no formula of the paper; generator and
     discriminator take one step of Adam together; images are in −1..1; weight decay is decoupled; gradients are clipped
@@ -237,7 +239,7 @@ class Cnr:
             trainable(model),
             self.gamma,
             draw,
-            found.centroids if self.variant == "swift" and self.scope == "all" else {},
+            found.centroids if self.pull and self.variant == "swift" and self.scope == "all" else {},
             self.pull,
             problem.recipe.augment,
         )
