@@ -12,7 +12,7 @@ src/rasura/data/recipes.json.
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,8 @@ def _of_search(name: str, forget: str, record: dict[str, Any]) -> dict[str, Any]
     settings = {one.name: record["settings"][one.name] for one in fields(usual)}
     chosen = search["chosen"], search["besides"]
     trial = next(one for one in search["trials"] if (one["setting"], one["besides"]) == chosen)
-    differing = {key: value for key, value in settings.items() if value != getattr(usual, key)}
+    usually = json.loads(json.dumps(asdict(usual)))  # as they were read back: tuples are lists
+    differing = {key: value for key, value in settings.items() if value != usually[key]}
     return _entry(differing, forget, trial["forget_accuracy"], trial["retain_accuracy"], search["before"]["retain"])
 
 

@@ -113,7 +113,7 @@ def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
         raise InputError(f"request: got {type(request).__name__}; allowed: ForgetClasses, ForgetSamples")
     staying = ~going if taken is None else ~(going | taken)
     if not chosen:
-        _check_no_class_is_emptied(data, going, staying)
+        _check_no_class_is_emptied(data, going)
     forget, retain = _filled("forget", data.train.take(going)), _filled("retain", data.train.take(staying))
     return Parts(forget, retain, going.nonzero()[:, 0], chosen)
 
@@ -143,8 +143,9 @@ def _mask(indices: tuple[int, ...], size: int) -> Tensor:
     return mask
 
 
-def _check_no_class_is_emptied(data: Data, going: Tensor, staying: Tensor) -> None:
-    emptied = set(data.train.labels[going].tolist()) - set(data.train.labels[staying].tolist())
+def _check_no_class_is_emptied(data: Data, going: Tensor) -> None:
+    """Of a class that an earlier request took whole, samples may still go."""
+    emptied = set(data.train.labels[going].tolist()) - set(data.train.labels[~going].tolist())
     if emptied:
         name = data.classes[min(emptied)]
         raise InputError(
