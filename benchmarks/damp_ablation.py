@@ -29,7 +29,7 @@ from rasura.finding import Finding, audit_all
 from rasura.methods import Damp, Finetune, LogitMask, Scrub
 from rasura.methods.contract import forget
 from rasura.methods.damp import Bias, Depth, Eraser, Order, Residual
-from rasura.progress import terminal
+from rasura.progress import silent, terminal
 from rasura.runs import machine, train_run
 from rasura.training import Recipe
 
@@ -57,7 +57,6 @@ OF_PUBLISHED: dict[str, tuple[Any, ...]] = {
 }
 EPOCHS = {"resnet8": 8, "vit": 15}
 RETRAINED = "retrained"
-NO_PROGRESS: Any = lambda *_: None  # noqa: E731
 
 
 def settings(design: str) -> dict[str, Any]:
@@ -107,10 +106,10 @@ def audited(
         references = [train_run(data, net, recipe, names, k, folder, progress) for k, folder in folders.items()]
     outcomes = {name: attempt(original, data, request, one, seed) for name, one in methods.items() if one is not None}
     models = {name: found.model for name, found in outcomes.items() if not isinstance(found, str)}
-    findings = audit_all(models, data, request, original, references, seed, NO_PROGRESS) if models else {}
+    findings = audit_all(models, data, request, original, references, seed, silent) if models else {}
     if RETRAINED in methods and count > 1:
         *others, last = references
-        findings |= audit_all({RETRAINED: last}, data, request, original, others, seed, NO_PROGRESS)
+        findings |= audit_all({RETRAINED: last}, data, request, original, others, seed, silent)
     about = {"data": data.name, "net": net, "seed": seed, "forget": list(names), "references": count}
     rows = []
     for name, method in methods.items():
@@ -126,7 +125,7 @@ def audited(
 def attempt(original: Any, data: Data, request: ForgetClasses, method: Any, seed: int) -> Any:
     """The outcome, or why there is none: a setting that edits nothing is a result too."""
     try:
-        return forget(original, data, request, method, seed, progress=NO_PROGRESS)
+        return forget(original, data, request, method, seed, progress=silent)
     except ValueError as error:
         return str(error)
 

@@ -22,6 +22,7 @@ FLOORS = [
     {"finding"},
     {"runs", "testing"},
     {"bench", "compare", "demo", "listing", "tables"},
+    {"options"},
     {"cli"},
     {"__main__"},
 ]

@@ -463,9 +463,13 @@ def labels_and_requests(draw):
     if draw(st.booleans()):
         some = draw(st.lists(st.sampled_from(present), unique=True, min_size=1, max_size=len(present) - 1))
         return labels, ForgetClasses(some)
-    labels += present  # the last of every class is never drawn: samples may not empty one
-    positions = st.sampled_from(range(len(labels) - len(present)))
-    return labels, ForgetSamples(draw(st.lists(positions, unique=True, min_size=1)))
+    positions = st.sampled_from(range(len(labels)))
+    return labels, ForgetSamples(draw(st.lists(positions, unique=True, min_size=1, max_size=len(labels) - 1)))
+
+
+def _empties_a_class(labels: list[int], request: ForgetSamples) -> bool:
+    kept = {label for row, label in enumerate(labels) if row not in request.indices}
+    return kept != set(labels)
 
 
 @given(labels_and_requests())
@@ -473,6 +477,10 @@ def test_forget_and_retain_partition_the_training_set(drawn):
     labels, request = drawn
     inputs = torch.arange(len(labels)).view(-1, 1)
     data = Data.from_tensors((inputs, labels), (inputs, labels), classes="abcd")
+    if isinstance(request, ForgetSamples) and _empties_a_class(labels, request):
+        with pytest.raises(InputError, match="would keep no training example"):
+            resolve(request, data)
+        return
     parts = resolve(request, data)
     going, staying = parts.forget.rows.tolist(), parts.retain.rows.tolist()
     assert sorted(going + staying) == list(range(len(labels)))

@@ -425,7 +425,9 @@ def test_check_method_takes_text_and_map_style_data_sets():
                 with pytest.raises(InputError, match=r"allowed: images \[B, C, H, W\]"):
                     check_method(shortened(name), problem)
             elif name == "damp":  # both nets have no linear map but the head
-                with pytest.raises(InputError, match="damp: no map could be projected"):
+                with pytest.raises(
+                    InputError, match=r"damp: no map could be projected \(its head is the only linear map"
+                ):
                     check_method(shortened(name), problem)
             elif isinstance(model, Bag) and name in CHANGING_INPUTS:
                 with pytest.raises(InputError, match=f"data: {name} changes inputs by gradients; allowed: images"):

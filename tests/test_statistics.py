@@ -13,6 +13,7 @@ from rasura.auditing.statistics import (
     chance,
     detection_margin,
     equivalence_margin,
+    examples_needed,
     excess,
     moderated,
     resolved,
@@ -309,3 +310,36 @@ def test_total_variation_is_a_distance_between_zero_and_one(one, two, three):
     assert total_variation(one, three) <= total_variation(one, two) + total_variation(two, three) + 1e-12
     # The largest difference over all sets of answers.
     assert total_variation(one, two) == pytest.approx(np.clip(one - two, 0, None).sum())
+
+
+# ---------------------------------------------------------------------------------- how many examples would settle it
+
+
+def _interval(count: int, difference: float, scatter: float) -> Estimate:
+    """Of `count` examples on which a model is right in half and three references are, each its own share of them."""
+
+    def right(share: float) -> np.ndarray:
+        return (np.random.default_rng(0).permutation(count) < share * count).astype(float)
+
+    references = np.stack([right(0.5 + shift) for shift in (-scatter, 0, scatter)])
+    model = (np.random.default_rng(1).permutation(count) < (0.5 + difference) * count).astype(float)
+    return excess(model, references, 4000, 0)
+
+
+@pytest.mark.parametrize(("difference", "scatter", "margin"), [(0.0, 0.0, 0.05), (0.02, 0.0, 0.06), (0.0, 0.01, 0.06)])
+def test_with_as_many_examples_as_are_asked_for_the_interval_fits_the_margin(difference, scatter, margin):
+    scores = [0.5 - scatter, 0.5, 0.5 + scatter]
+    count = 200
+    error = 0.5**0.5 / count**0.5  # of the difference of two independent halves
+    needed = examples_needed(difference, error, scores, margin, count)
+    assert needed is not None and needed > count
+    found = _interval(needed, difference, scatter)
+    assert max(abs(found.low - difference), abs(found.high - difference)) == pytest.approx(
+        margin - difference, rel=0.15
+    )
+    assert _interval(needed // 2, difference, scatter).high > margin
+
+
+def test_no_number_of_examples_makes_scattered_references_agree():
+    assert examples_needed(0.0, 0.01, [0.3, 0.5, 0.4], 0.1, 100) is None
+    assert examples_needed(0.2, 0.01, [0.4, 0.4, 0.4], 0.1, 100) is None

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 import rasura
 from rasura import Data, ForgetClasses, ForgetSamples, InputError, Problem, Search, methods, predict, search_strength
-from rasura.cli import Forget, main
+from rasura.cli import main
 from rasura.data import Examples
 from rasura.methods import Strength
 from rasura.models import card_of
+from rasura.options import Forget
 from rasura.strength import FINEST
 from rasura.testing import check_method, small_problem
 

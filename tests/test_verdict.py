@@ -1,5 +1,6 @@
 """Every verdict from a hand-made table: what triggers it, what does not, and which comes first."""
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -456,6 +457,23 @@ def test_the_few_shot_area_is_the_mean_over_the_logarithm_of_shots():
     judgement = judge(Scores(labels, np.arange(500), (FORGET,), names, models), 0)
     area = next(one for one in judgement.comparisons if one.decoder == AREA)
     assert area.model == pytest.approx(((0.2 + 0.6) / 2 + (0.6 + 0.8) / 2) / 2)  # 1, 10, 100 are equal steps
+
+
+def test_what_is_not_settled_says_how_many_examples_would_do():
+    model, alike = Model(head_input=(0.65, 0.9)), [SIBLINGS[1]] * 4
+    ruling = judged(model, alike, per_class=40).ruling
+    assert (ruling.verdict, ruling.where) == ("INCONCLUSIVE", "linear probe, head input")
+    asked = re.search(r"About (\d+) held-out examples of what was to be forgotten \(now 40\), or more", ruling.reason)
+    assert asked is not None
+    assert judged(model, alike, per_class=2 * int(asked[1])).ruling.verdict == "ERASED"
+    assert judged(model, alike, per_class=int(asked[1]) // 2).ruling.verdict == "INCONCLUSIVE"
+
+
+def test_references_that_scatter_are_not_settled_by_examples():
+    scattered = [Model(head_input=(recall, 0.9), few_shot=recall - 0.2) for recall in (0.55, 0.6, 0.65)]
+    ruling = judged(Model(), scattered).ruling
+    assert ruling.verdict == "INCONCLUSIVE"
+    assert ruling.reason.endswith("More retrained models would settle it; more held-out examples alone would not.")
 
 
 def with_(models: list[Model], **changes) -> list[Model]:

@@ -1,7 +1,7 @@
 """The command line: one thin layer over the same functions that Python users call.
 
-Each command is a frozen dataclass of options, whose help and defaults tyro reads, and a function that takes it. Results
-go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 `--require` not met, 2 wrong input, 130 interrupted.
+Each command is a dataclass in `options` and a function that takes it. Results go to stdout,
+progress and errors to stderr. Exit codes: 0 done, 1 `--require` not met, 2 wrong input, 130 interrupted.
 """
 
 import contextlib
@@ -10,19 +10,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import field, make_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
 import rasura
-from rasura.auditing import Goal, Shadows
+from rasura.auditing import Shadows
 from rasura.data import read_samples
 from rasura.errors import InputError, unknown
+from rasura.options import Audit, Bench, Compare, Demo, Forget, Recompute, Report, Train
 from rasura.tables import print_comparison, print_findings, print_summary, qualified
-
-Verdict = Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"]
 
 USAGE = """\
 usage: rasura COMMAND [options]      (rasura COMMAND --help shows the options, their units and defaults)
@@ -42,204 +41,6 @@ Make a trained classifier forget a class, and prove what is left of it inside.
 Exit codes: 0 done, 1 --require not met, 2 wrong input, 130 interrupted.
 Every command takes --json: one JSON object on stdout and nothing else.
 """
-
-
-@dataclass(frozen=True)
-class Demo:
-    """Train, forget and audit on the embedded Fashion-MNIST subset, and write one report.
-
-    Attributes:
-        out: folder for models, audits and report.html; what is there already is reused.
-        json: print one JSON object on stdout and nothing else.
-    """
-
-    out: Path = Path("runs/demo")
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train a classifier. The same options, threads and versions give the same bits on the CPU; a stopped run resumes.
-
-    Attributes:
-        data: a name (`rasura list data`) or a path.
-        model: a name with options, e.g. resnet8,width=32 (`rasura list models`).
-        out: the model folder to write; a finished run of the same options there is kept.
-        without: classes to leave out of training, by name or number: this makes a retrained reference.
-        without_samples: training examples to leave out: 3,17,99, or a file with a position per line, or a random share
-            such as 1% (drawn with seed 0; 1%@7: with seed 7).
-        seed: of initialisation, order and augmentation.
-        json: print one JSON object on stdout and nothing else.
-    """
-
-    data: str
-    model: str
-    out: Path
-    without: tuple[str, ...] = ()
-    without_samples: str | None = None
-    seed: int = 0
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class Forget:
-    """Make a trained model forget classes, or training examples.
-
-    Attributes:
-        model: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
-        data: what the model was trained on: a name (`rasura list data`) or a path.
-        out: the model folder to write; a finished run of the same options there is kept.
-        forget: classes to forget, by name or number.
-        forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
-        adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
-        architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
-        seed: of all randomness in the method.
-        recipe: start from the settings that are known to work on this data set (`rasura list recipes`).
-        strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
-            the examples it is judged by are kept aside from training, never the held-out ones.
-        budget: with --strength auto, how many settings are tried at most.
-        forget_accuracy: with --strength auto, accuracy on the examples to forget that counts as forgotten.
-        tolerance: with --strength auto, loss of accuracy on the others that is accepted.
-        json: print one JSON object on stdout and nothing else.
-    """
-
-    model: Path
-    data: str
-    out: Path
-    forget: tuple[str, ...] = ()
-    forget_samples: str | None = None
-    adapter: tuple[Path, ...] = ()
-    architecture: str | None = None
-    seed: int = 0
-    recipe: str | None = None
-    strength: Literal["auto"] | None = None
-    budget: int = 8
-    forget_accuracy: float = 0.01
-    tolerance: float = 0.02
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Say what is left in a model of what it is said to have forgotten.
-
-    Attributes:
-        model: the model in question: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
-        original: the model before forgetting.
-        data: the data; its held-out part must have been kept out of training and unlearning.
-        out: the folder to write: verdict.json, scores.parquet, report.html.
-        forget: classes that were to be forgotten, by name or number; by default all that the model's history names.
-        forget_samples: instead of classes: training examples that were to be forgotten, as in rasura train
-            --without-samples.
-        reference: models trained without what was to be forgotten, from scratch, with other seeds. Three or more are
-            advised; without any, the verdict is never ERASED.
-        adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
-        goal: "retrain-equivalent": as if it had never seen the class, compared with the references. "concept": nobody
-            can read the class from it, compared with untrained nets and raw inputs.
-        also: what to measure besides, which takes longer or needs more models (`rasura list on-request`).
-        shadow_original: further models trained with what was to be forgotten, with other seeds.
-        shadow_unlearned: models made from such originals by the method in question.
-        require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
-        architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
-        seed: of folds, draws and the bootstrap.
-        json: print one JSON object on stdout and nothing else.
-    """
-
-    model: Path
-    original: Path
-    data: str
-    out: Path
-    forget: tuple[str, ...] = ()
-    forget_samples: str | None = None
-    reference: tuple[Path, ...] = ()
-    adapter: tuple[Path, ...] = ()
-    goal: Goal = "retrain-equivalent"
-    also: tuple[str, ...] = ()
-    shadow_original: tuple[Path, ...] = ()
-    shadow_unlearned: tuple[Path, ...] = ()
-    require: Verdict | None = None
-    architecture: str | None = None
-    seed: int = 0
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class Recompute:
-    """Judge the stored scores of an audit again and write its verdict and page anew; no model is needed.
-
-    Attributes:
-        recompute: a folder that `rasura audit` wrote.
-        require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
-        json: print one JSON object on stdout and nothing else.
-    """
-
-    recompute: Path
-    require: Verdict | None = None
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class Report:
-    """Write report.html anew from the audits in a folder.
-
-    Attributes:
-        folder: an audit's folder, or one that holds several.
-        json: print one JSON object on stdout and nothing else.
-    """
-
-    folder: tyro.conf.Positional[Path]
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class Compare:
-    """Run several methods on one model, audit them all, and rank them on one page. A stopped comparison goes on.
-
-    Attributes:
-        model: the original: a model folder, a Hugging Face folder, or a file of weights (.safetensors, .pt).
-        data: what the model was trained on: a name (`rasura list data`) or a path.
-        forget: classes to forget, by name or number.
-        reference: models trained without the classes, from scratch, with other seeds. Three or more are advised.
-        out: folder for all runs, audits, comparison.json and comparison.html.
-        methods: names (`rasura list methods`), with their default settings; by default all. Two controls that only
-            silence the answers, logit-mask and bias-shift, are always there.
-        recipe: in place of default settings those that worked best on this data set (`rasura list recipes`).
-        strength: "auto" searches the strength of every method that has one.
-        budget: with --strength auto, how many settings of each method are tried at most.
-        architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
-        seed: of methods and audits.
-        json: print one JSON object on stdout and nothing else.
-    """
-
-    model: Path
-    data: str
-    forget: tuple[str, ...]
-    reference: tuple[Path, ...]
-    out: Path
-    methods: tuple[str, ...] = ()
-    recipe: str | None = None
-    strength: Literal["auto"] | None = None
-    budget: int = 8
-    architecture: str | None = None
-    seed: int = 0
-    json: bool = False
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Compare methods over models, seeds and classes. What is there already is read, so a stopped bench goes on.
-
-    Attributes:
-        grid: a TOML file: data, models, seeds, forget, references, [recipe], [methods.NAME].
-        out: folder for all runs (with a report.html per audit) and summary.json.
-        engine: "local" runs one cell after another; "ray" hands cells to a Ray cluster that sees the same folder.
-        json: print one JSON object on stdout and nothing else.
-    """
-
-    grid: tyro.conf.Positional[Path]
-    out: Path
-    engine: Literal["local", "ray"] = "local"
-    json: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

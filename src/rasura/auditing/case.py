@@ -11,7 +11,7 @@ from rasura.auditing.decoded import HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
 from rasura.auditing.evidence import accuracy, class_differences
 from rasura.auditing.gates import Gate
 from rasura.auditing.scores import MEMBERSHIP, MODEL, ORIGINAL, Scores
-from rasura.auditing.statistics import CONFIDENCE, LEAST_MARGIN, TAILS
+from rasura.auditing.statistics import CONFIDENCE, LEAST_MARGIN, TAILS, examples_needed
 
 Goal = Literal["retrain-equivalent", "concept"]
 GOALS: dict[Goal, str] = {
@@ -132,10 +132,24 @@ def inconclusive(case: Case) -> Ruling | None:
                 f"At {place_of(one)} it lies {in_points(one.excess.point)} from the mean of the {case.yardstick} "
                 f"(95 % interval {in_points(one.excess.low)} to {in_points(one.excess.high)}); the interval must lie "
                 f"{'inside ±' if case.goal == 'retrain-equivalent' else 'below '}{100 * one.equivalence:.1f} points. "
-                "More retrained models or more held-out examples would settle it."
+                f"{_what_settles(case, one)}"
             )
             return Ruling("INCONCLUSIVE", place_of(one), reason)
     return None
+
+
+def _what_settles(case: Case, one: Comparison) -> str:
+    """What would help most, with the number of examples where more of them would do."""
+    count = len(case.scores.members[MODEL].labels) if one.decoder == MEMBERSHIP else int(case.scores.forget.sum())
+    difference = one.excess.point if case.goal == "retrain-equivalent" else max(0.0, one.excess.point)
+    if abs(difference) >= one.equivalence:
+        return "More retrained models or more held-out examples would settle it."
+    needed = examples_needed(difference, one.error, one.references, one.equivalence, count, one.scatter.prior)
+    if needed is None:
+        return "More retrained models would settle it; more held-out examples alone would not."
+    more = max(needed, count + 1)
+    of_it = f"{more:,} held-out examples of what was to be forgotten (now {count:,})"
+    return f"About {of_it}, or more retrained models, would settle it."
 
 
 def erased(case: Case) -> Ruling:

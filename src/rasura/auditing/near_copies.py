@@ -11,28 +11,36 @@ SIDE = 8
 """Images are compared in full only where their 8×8 thumbnails are as close: averaging brings no two images apart."""
 GREY_LEVELS = 2 / 255
 """Root mean square of the difference, in shares of the range of values, up to which two images count as one."""
-PORTION = 4096
+PORTION = 256
+"""Images that are in memory at a time."""
 
 
 def near_copies(held_out: Examples, training: Examples) -> tuple[int, int]:
     """How many of (at most 500) held-out images have a training image within two grey levels, and of how many.
 
-    (0, 0) for inputs that are no images.
+    (0, 0) for inputs that are no images. Of the images only thumbnails are held, and those that are as close.
     """
-    step = max(1, len(held_out) // SAMPLE)
-    chosen = held_out.take(torch.arange(0, len(held_out), step)[:SAMPLE])
-    images = chosen.batch(torch.arange(len(chosen)))[0]
-    if not isinstance(images, Tensor) or images.ndim != 4:
+    first = held_out.batch(torch.arange(1))[0]
+    if not isinstance(first, Tensor) or first.ndim != 4:
         return 0, 0
-    limit = GREY_LEVELS * float(images.amax() - images.amin())
-    nearest, at = _nearest(_thumbnails(images), training)
+    chosen = held_out.take(torch.arange(0, len(held_out), max(1, len(held_out) // SAMPLE))[:SAMPLE])
+    low, high, parts = torch.inf, -torch.inf, []
+    for images, _ in chosen.batches(PORTION):
+        assert isinstance(images, Tensor)
+        low, high = min(low, float(images.amin())), max(high, float(images.amax()))
+        parts.append(_thumbnails(images))
+    limit = GREY_LEVELS * (high - low)
+    nearest, at = _nearest(torch.cat(parts), training)
     close = (nearest <= limit).nonzero()[:, 0]
-    if not len(close):
-        return 0, len(chosen)
-    others = training.batch(at[close])[0]
-    assert isinstance(others, Tensor)
-    apart = (images[close] - others).flatten(1).square().mean(1).sqrt()
-    return int((apart <= limit).sum()), len(chosen)
+    found = sum(_apart(chosen, training, rows, at) <= limit for rows in close.split(1))
+    return int(found), len(chosen)
+
+
+def _apart(held_out: Examples, training: Examples, row: Tensor, at: Tensor) -> float:
+    """Root mean square difference of a held-out image and the training image whose thumbnail is nearest."""
+    one, other = held_out.batch(row)[0], training.batch(at[row])[0]
+    assert isinstance(one, Tensor) and isinstance(other, Tensor)
+    return float((one - other).square().mean().sqrt())
 
 
 def _thumbnails(images: Tensor) -> Tensor:
@@ -43,10 +51,9 @@ def _thumbnails(images: Tensor) -> Tensor:
 def _nearest(thumbnails: Tensor, training: Examples) -> tuple[Tensor, Tensor]:
     """Root mean square distance to the nearest training thumbnail, and where that is."""
     best, at = torch.full((len(thumbnails),), torch.inf), torch.zeros(len(thumbnails), dtype=torch.int64)
-    for start in range(0, len(training), PORTION):
-        images = training.batch(torch.arange(start, min(start + PORTION, len(training))))[0]
+    for portion, (images, _) in enumerate(training.batches(PORTION)):
         assert isinstance(images, Tensor)
         distance, where = torch.cdist(thumbnails, _thumbnails(images)).min(1)
         nearer = distance < best
-        best, at = torch.where(nearer, distance, best), torch.where(nearer, start + where, at)
+        best, at = torch.where(nearer, distance, best), torch.where(nearer, portion * PORTION + where, at)
     return best / thumbnails.shape[1] ** 0.5, at

@@ -165,6 +165,38 @@ def equivalence_margin(
     return min(detection_margin(scores, prior, tails=2, least=least), widest)
 
 
+def examples_needed(
+    difference: float, error: float, scores: Sequence[float], margin: float, examples: int, prior: float = PRIOR_SPREAD
+) -> int | None:
+    """About how many held-out examples would bring the 95 % interval of a difference inside ±margin, if it stays.
+
+    The examples' part of the interval shrinks with the root of their number; the references' part, t · SD / √J as in
+    `excess`, does not. None where that part alone does not fit beside the difference: no number of examples would do.
+
+    Args:
+        difference: from the references' mean.
+        error: standard error that `examples` held-out examples leave in it.
+        scores: of the references.
+        margin: above 0.
+        examples: how many there are now.
+        prior: stands for the SD where a single reference shows none.
+
+    >>> examples_needed(0.0, 0.04, [0.30, 0.34, 0.32], 0.06, 100)
+    544
+    """
+    from scipy.stats import norm, t
+
+    level = (1 + CONFIDENCE) / 2
+    alone = len(scores) == 1
+    deviation = prior if alone else spread(scores) / math.sqrt(len(scores))
+    of_references = float(t.ppf(level, PRIOR_WEIGHT if alone else len(scores) - 1)) * deviation
+    room = margin - abs(difference)
+    if room <= of_references:
+        return None
+    wanted = math.sqrt(room**2 - of_references**2) / float(norm.ppf(level))
+    return math.ceil(examples * (error / wanted) ** 2)
+
+
 def resolved(gap: Estimate, scores: Sequence[float]) -> bool:
     """Whether original and references differ enough for a score to say anything about the model between them."""
     return gap.low > max(LEAST_GAP, 2 * spread(scores))
