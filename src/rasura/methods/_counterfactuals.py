@@ -1,6 +1,6 @@
 """Synthetic counterfactuals: images that silence forget-selective units and excite retain-selective ones."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,7 +61,7 @@ class Objective:
 
 
 @contextmanager
-def outputs_at(model: nn.Module, points: Mapping[Point, object]) -> Iterator[dict[Point, Tensor]]:
+def outputs_at(model: nn.Module, points: Collection[Point]) -> Iterator[dict[Point, Tensor]]:
     """While the block runs, what comes out at each point of the latest forward pass."""
     seen: dict[Point, Tensor] = {}
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rasura.activations import Point
-from rasura.data import examples_from
+from rasura.activations import Point, features
+from rasura.data import Examples, examples_from
 from rasura.methods._counterfactuals import outputs_at
 from rasura.methods._head import head_rows
 from rasura.models import logits_of
@@ -16,6 +16,8 @@ from rasura.training import AUGMENTATIONS, Augmentation, Batch, Loss, predict
 
 POINTS = 60
 """Values that a record keeps of a curve, at most."""
+NEIGHBOURS = 15
+"""Retained examples that vote on a label."""
 STILL = 1e-6
 """The least variance that a scale may have."""
 
@@ -29,6 +31,17 @@ def likely_labels(original: nn.Module, inputs: Tensor, retained: Tensor) -> Tens
     """For each of `inputs` `[N, …]` the one among the `retained` classes that the original takes it for."""
     said = predict(original, examples_from(inputs, torch.zeros(len(inputs), dtype=torch.int64)))
     return retained[said[:, retained].argmax(1)]
+
+
+def nearest_labels(original: nn.Module, inputs: Tensor, retained: Examples, stage: Point) -> Tensor:
+    """For each of `inputs` `[N, …]` the most frequent class among the nearest `retained` examples at a stage.
+
+    Outputs there are pooled to one vector each (`rasura.activations.pooled`) and compared by their Euclidean distance.
+    """
+    made = examples_from(inputs, torch.zeros(len(inputs), dtype=torch.int64))
+    own, others = (features(original, examples, [stage])[0][stage] for examples in (made, retained))
+    nearest = torch.cdist(own, others).topk(min(NEIGHBOURS, len(retained)), largest=False).indices
+    return F.one_hot(retained.labels[nearest]).sum(1).argmax(1)
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:
@@ -62,8 +75,8 @@ class Reset:
     """Eq. 7 on a batch of retained examples and as many counterfactuals as `share` says, drawn anew at every step.
 
     Mean cross-entropy of the counterfactuals under their labels + that of the retained examples + `gamma` · ½‖θ − θ₀‖²,
-    and, where centroids are given, `pull` · the mean over stages of how far the counterfactuals' outputs are
-    from the retain centroid, squared and relative to how far the retained examples of the batch are.
+    and, where a stage is given, `pull` · how far the counterfactuals under a label lie there from the retained examples
+    of that class: the squared distance of their means, weighted by their number, over the variance within classes.
 
     Attributes:
         inputs: counterfactuals `[N, C, H, W]` as the model takes them.
@@ -72,8 +85,8 @@ class Reset:
         start: θ₀.
         gamma: weight of the distance from it.
         draw: where the rows of each step come from.
-        centroids: retain centroid `[d]` per stage, flattened.
-        pull: weight of the pull towards it.
+        stage: whose outputs are matched; None matches nothing.
+        pull: weight of the matching.
         augment: random changes of the counterfactuals, those that the retained examples undergo.
         course: the loss at every step is appended here.
     """
@@ -84,7 +97,7 @@ class Reset:
     start: Mapping[str, Tensor]
     gamma: float
     draw: torch.Generator
-    centroids: Mapping[Point, Tensor] = field(default_factory=dict)
+    stage: Point | None = None
     pull: float = 0.0
     augment: tuple[Augmentation, ...] = ()
     course: list[float] = field(default_factory=list)
@@ -96,20 +109,38 @@ class Reset:
         made = self.inputs[rows]
         for name in self.augment:
             made = AUGMENTATIONS[name](made, self.draw)
-        with outputs_at(model, self.centroids) as seen:
+        labels = self.labels[rows].to(device)
+        with outputs_at(model, () if self.stage is None else (self.stage,)) as seen:
             logits = logits_of(model, torch.cat([batch.inputs, made.to(device)]))
-        value = F.cross_entropy(logits[kept:], self.labels[rows].to(device))
-        value = value + F.cross_entropy(logits[:kept], batch.labels)
+        value = F.cross_entropy(logits[kept:], labels) + F.cross_entropy(logits[:kept], batch.labels)
         value = value + self.gamma * penalty(model, self.start)
-        if self.centroids and self.pull:
-            value = value + self.pull * torch.stack([self._distance(seen[p], p, kept) for p in self.centroids]).mean()
+        if self.stage is not None:
+            outputs = seen[self.stage].flatten(1)
+            value = value + self.pull * mismatch(outputs[kept:], labels, outputs[:kept], batch.labels)
         self.course.append(value.item())
         return value
 
-    def _distance(self, output: Tensor, point: Point, kept: int) -> Tensor:
-        offsets = output.flatten(1) - self.centroids[point].to(output.device)
-        usual = offsets[:kept].detach().square().mean()
-        return offsets[kept:].square().mean() / usual.clamp(min=STILL)
+
+def mismatch(made: Tensor, labels: Tensor, kept: Tensor, kept_labels: Tensor) -> Tensor:
+    """Mean over `made` `[M, d]` of how far those of a label are, on average, from `kept` `[N, d]` of that class.
+
+    The squared distance of the two means, over the variance within the classes of `kept` that are there (pooled, summed
+    over coordinates); `kept` is taken as given. 0 where no label is a class of `kept`.
+    """
+    classes = int(torch.cat([labels, kept_labels]).max()) + 1
+    there, targets = _means(kept.detach(), kept_labels, classes)
+    counts, means = _means(made, labels, classes)
+    within = (kept.detach() - targets[kept_labels]).square().sum() / max(1, len(kept) - int((there > 0).sum()))
+    weights = counts * (there > 0)
+    distance = (weights * (means - targets).square().sum(1)).sum() / weights.sum().clamp(min=1)
+    return distance / within.clamp(min=STILL)
+
+
+def _means(values: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """How many rows of `values` `[N, d]` each class has, `[classes]`, and their means `[classes, d]`; 0 without any."""
+    members = F.one_hot(labels, classes).T.to(values.dtype)
+    counts = members.sum(1)
+    return counts, members @ values / counts.clamp(min=1)[:, None]
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,11 @@ class Detected:
 
     Attributes:
         units: the chosen coordinates of each stage.
-        centroids: retain centroid of each stage, `[d]`.
         maps: selectivity by mean activation, `[F, d]` per stage, whatever the units were chosen by.
         scales: standard deviation of a coordinate over class centroids, averaged over the stage.
     """
 
     units: dict[Point, Units]
-    centroids: dict[Point, Tensor]
     maps: dict[Point, Tensor]
     scales: dict[Point, float]
 
@@ -79,7 +77,6 @@ def detect(
     units = {point: top_units(maps[point].cpu(), wanted) for point in points}
     return Detected(
         units,
-        {point: retain_centroid(found, forget_classes) for point, found in centroids.items()},
         measured,
         {point: torch.stack(list(found.values())).std(0).mean().item() for point, found in centroids.items()},
     )

@@ -16,7 +16,16 @@ from rasura.methods._generator import Pixels, check_images, trained_pair
 from rasura.methods._head import head_of
 from rasura.methods._losses import frozen
 from rasura.methods._pictures import thumbnails
-from rasura.methods._reset import Reset, Watched, likely_labels, renew_outputs, thinned, trainable, uniform_labels
+from rasura.methods._reset import (
+    Reset,
+    Watched,
+    likely_labels,
+    nearest_labels,
+    renew_outputs,
+    thinned,
+    trainable,
+    uniform_labels,
+)
 from rasura.methods._selectivity import Detected, Selection, Units, detect, profile, representative_stages
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
@@ -24,7 +33,7 @@ from rasura.models import device_of
 from rasura.training import Recipe, cross_entropy, fit, resolved
 
 Variant = Literal["swift", "published"]
-Labels = Literal["likely", "uniform"]
+Labels = Literal["nearest", "likely", "uniform"]
 Scope = Literal["all", "head"]
 FEW = 50
 """Images to forget below which a generator learns little."""
@@ -50,11 +59,11 @@ class Cnr:
     Source: "Beyond masking and avoidance: true unlearning" (anonymous, under review), algorithm 1, eq. 1 to 7.
     `Cnr.published()` has its settings and form.
     Differs: by default ("swift"), the images to forget themselves join the synthetic ones in the reset, all under the
-    retained class that the original takes them for, and the head's weights of the forgotten classes are drawn anew
-    first; fewer steps and examples are used, at a higher rate that rises and falls. Synthetic images avoid the class's
-    neurons: trained on them alone, a net keeps naming the class; under even labels, images of the class get answers so
-    unsure that a shift of its bias finds them (docs/cnr.md). On request, counterfactuals are pulled, at every stage, to
-    the retain centroid, where selectivity is 0. In both variants: gamma, batch size and the nets' widths are not
+    retained class whose images are nearest at the last stage, and are drawn there to where these lie; the head's
+    weights of the forgotten classes are drawn anew first; fewer steps and examples are used, at a higher rate that
+    rises and falls. Synthetic images avoid the class's neurons: trained on them alone, a net keeps naming the class;
+    under even labels, images of the class get answers so unsure that a shift of its bias finds them; without the pull,
+    features still tell the class apart (docs/cnr.md). In both variants: gamma, batch size and the nets' widths are not
     published; one generator serves all forgotten classes, and units are chosen for each; "gradient" selection and the
     reset without synthesis, which then relabels the images to forget, follow no formula of the paper; generator and
     discriminator take one step of Adam together; images are in −1..1; weight decay is decoupled; gradients are clipped
@@ -83,10 +92,11 @@ class Cnr:
         calm: learning rate afterwards, as a share of it. Above 0.
         batch_size: retained examples per step, to which `share` times as many counterfactuals are added. 2 or more.
         share: counterfactuals per retained example of a step. Above 0.
-        labels: of the counterfactuals: "likely", the retained class that the original takes each for, or "uniform",
-            drawn evenly from the retained classes.
+        labels: of the counterfactuals: "nearest", the retained class whose examples are nearest at the last stage,
+            "likely", the one whose logit is largest in the original, or "uniform", drawn evenly.
         gamma: weight of half the squared distance from the original weights. 0 or more.
-        pull: for "swift", weight of the pull to the retain centroid. 0 or more.
+        pull: for "swift" and the whole net, weight of how far the counterfactuals under a label lie, at the last stage,
+            from the retained examples of that class. 0 or more.
         scope: what may change: "all", or the "head" alone, as where a backbone is frozen.
         store: folder in which generators are kept, so that the same images are not learned twice; empty keeps none.
     """
@@ -113,9 +123,9 @@ class Cnr:
     calm: float = 0.3
     batch_size: int = 32
     share: float = 1.0
-    labels: Labels = "likely"
+    labels: Labels = "nearest"
     gamma: float = 1e-3
-    pull: float = 0.0
+    pull: float = 1.0
     scope: Scope = "all"
     store: str = ""
 
@@ -228,18 +238,15 @@ class Cnr:
         if self.variant == "swift":
             renew_outputs(head_of(model, counterfactuals[:2], problem.classes), problem.forget_classes, draw)
         freeze_all_but(model, names)
-        retained = problem.retain.labels.unique()
-        labels = uniform_labels(len(counterfactuals), retained, problem.seed)
-        if self.labels == "likely":
-            labels = likely_labels(problem.model, counterfactuals, retained)
+        last = list(found.units)[-1]
         reset = Reset(
             counterfactuals,
-            labels,
+            self._labels(problem, counterfactuals, kept, last),
             self.share,
             trainable(model),
             self.gamma,
             draw,
-            found.centroids if self.pull and self.variant == "swift" and self.scope == "all" else {},
+            last if self.pull and self.variant == "swift" and self.scope == "all" else None,
             self.pull,
             problem.recipe.augment,
         )
@@ -253,6 +260,15 @@ class Cnr:
             recipe = self._recipe(problem, self.settle, rate * self.calm)
             fit(model, kept, recipe, second, loss, progress=progress, label="cnr: settle")
         return model.requires_grad_(True), {"reset": thinned(reset.course), "settle": thinned(plain.course)}
+
+    def _labels(self, problem: Problem, counterfactuals: Tensor, kept: Examples, stage: Point) -> Tensor:
+        """What the counterfactuals are to be taken for."""
+        if self.labels == "nearest":
+            return nearest_labels(problem.model, counterfactuals, kept, stage)
+        retained = problem.retain.labels.unique()
+        if self.labels == "likely":
+            return likely_labels(problem.model, counterfactuals, retained)
+        return uniform_labels(len(counterfactuals), retained, problem.seed)
 
     def _recipe(self, problem: Problem, epochs: int, rate: float) -> Recipe:
         schedule = "constant" if self.variant == "published" else "one-cycle"
