@@ -42,12 +42,12 @@ READ, AUDITED = 400, 120
 def some_images(folder: Path, name: str) -> Data:
     """The first images of each class of Fashion-MNIST, or of another set in a folder that `load_data` takes."""
     data = load_data(str(folder))
-    return replace(data, train=first(data.train, TRAINING), test=first(data.test, HELD_OUT), name=name)
+    return replace(data, train=between(data.train, 0, TRAINING), test=between(data.test, 0, HELD_OUT), name=name)
 
 
-def first(examples: Examples, count: int) -> Examples:
-    """The first examples of each class."""
-    rows = [(examples.labels == number).nonzero()[:count, 0] for number in examples.labels.unique().tolist()]
+def between(examples: Examples, start: int, stop: int) -> Examples:
+    """Of the examples of each class, those from one position to another."""
+    rows = [(examples.labels == number).nonzero()[start:stop, 0] for number in examples.labels.unique().tolist()]
     return examples.take(torch.cat(rows).sort().values)
 
 
@@ -59,7 +59,7 @@ def trained(data: Data, folder: Path, seed: int, without: tuple[str, ...], progr
 
 def cell(data: Data, folder: Path, seed: int, name: str, progress: Progress) -> tuple[list[dict], dict[str, str]]:
     """Rows of all methods on one class and seed, and the reasons of those that failed."""
-    few = replace(data, train=first(data.train, READ), test=first(data.test, AUDITED))
+    few = replace(data, train=between(data.train, 0, READ), test=between(data.test, 0, AUDITED))
     original = trained(data, folder, seed, (), progress)
     references = [trained(data, folder, 10 + k, (name,), progress) for k in range(REFERENCES)]
     methods = {one: nearest_for(one, SETTINGS) for one in names() if one != "retrain"}

@@ -1,12 +1,11 @@
 """Settings with which each method forgets, found by the strength search and written into the package.
 
-    python benchmarks/recipes.py DATA … [--cifar10 DIR] [--folder runs/recipes] [--comparison runs/comparison]
+    python benchmarks/recipes.py DATA … [--methods METHOD …] [--cifar10 DIR] [--fashion-mnist DIR] [--folder DIR]
 
-DATA is fashion-mini, cifar10 (500 images of each class) or fashion-mnist. On the first two a resnet8 is trained and
-every method's settings below are tried; where they do not do, its strength is searched from them. On fashion-mnist
-those that were found on fashion-mini are judged by what `benchmarks/comparison.py` (run it before) measured on held-out
-images. What is in the folder is read, so a stopped run goes on. Prints a JSON line per method and writes
-src/rasura/data/recipes.json.
+DATA is fashion-mini, fashion-mnist or cifar10. A resnet8 is trained, and every method's settings are tried: those that
+the table has, those that did on fashion-mini, or those below; where they do not do, its strength is searched from them.
+All are judged by images that neither the net nor the method was trained on; held-out images are not looked at. What is
+in the folder is read, so a stopped run goes on. Prints a JSON line per method and writes src/rasura/data/recipes.json.
 """
 
 import argparse
@@ -16,131 +15,165 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from comparison import ARCHITECTURE, RECIPE, TRAINING, first
+import torch
+from comparison import ARCHITECTURE, HOME, READ, RECIPE, TRAINING, between
+from torch import nn
 
-from rasura.auditing import MODEL, ORIGINAL
-from rasura.compare import CONTROLS
 from rasura.contents import versions
 from rasura.data import Data, ForgetClasses, load_data
 from rasura.errors import InputError
-from rasura.files import read_json
+from rasura.files import hash_of_json
 from rasura.methods import method_class, names
-from rasura.progress import terminal
+from rasura.methods.contract import name_of
+from rasura.progress import Progress, terminal
 from rasura.recipes import FILE
-from rasura.runs import VERDICT, forget_run, machine, train_run
+from rasura.runs import forget_run, machine, train_run
 from rasura.strength import FORGOTTEN, Search
-from rasura.training import Recipe
+from rasura.training import Recipe, predict
 
-CIFAR = 500
-"""Training images of each class of CIFAR-10 that are used, of 5,000."""
 TABLE = Path(__file__).parents[1] / "src" / "rasura" / "data" / FILE
 SHORT: dict[str, dict[str, Any]] = {
-    "random-relabel": {"epochs": 2},
-    "salun": {"epochs": 2},
+    "random-relabel": {"epochs": 4},
+    "salun": {"epochs": 4},
     "finetune": {"epochs": 2, "learning_rate": 0.08},
-    "l1-sparse": {"epochs": 2, "learning_rate": 0.08},
+    "l1-sparse": {"epochs": 4, "learning_rate": 0.02, "gamma": 1e-5},
     "catastrophic-forgetting-k": {"epochs": 3, "learning_rate": 0.08},
     "exact-k": {"epochs": 2},
     "domain-adversarial": {"epochs": 2},
     "negative-gradient": {"epochs": 2, "weight": 0.99},
+    "bad-teacher": {"epochs": 5, "learning_rate": 4e-3},
     "scrub": {"epochs": 2, "max_epochs": 1, "learning_rate": 8e-4},
     "delete": {"epochs": 10, "learning_rate": 4e-4},
     "gradient-ascent": {"learning_rate": 0.1},
+    "cnr": {"learning_rate": 5e-3},
     "ssd": {"calibration": 1200, "alpha": 3.8},
+    "unsir": {"batch_size": 32, "impair_rate": 1e-3, "repair_rate": 3e-3},
     "boundary-shrink": {"learning_rate": 3e-4, "statistics": "hold"},
     "boundary-expand": {"learning_rate": 3e-4, "statistics": "hold"},
 }
 """Where the search starts: fewer passes than by default, and rates that did on similar data."""
-BUDGETS = {"bad-teacher": 5, "boundary-expand": 5, "ssd": 4, "svd-projection": 4, "boundary-shrink": 3}
-"""Trials of methods whose strength is hard to find; a task says how many the others get."""
+BUDGET = 7
+"""Trials of a search."""
 NOT_SEARCHED = ("retrain",)
 """Needs no setting: it is what the others are compared with."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a data set's recipes are found on."""
+    """What a data set's recipes are found on: images of each class that train the net, of which methods read some."""
 
     forget: str
     recipe: Recipe
-    budget: int
+    training: int
+    read: int
+    aside: int
 
 
 TASKS = {
-    "fashion-mini": Task("T-shirt/top", Recipe(epochs=8), 2),
-    "fashion-mnist": Task("T-shirt/top", RECIPE, 0),
-    "cifar10": Task("ship", Recipe(epochs=8, augment=("flip",)), 2),
+    "fashion-mini": Task("T-shirt/top", Recipe(epochs=8), 640, 640, 160),
+    "fashion-mnist": Task("T-shirt/top", RECIPE, TRAINING, READ, 200),
+    "cifar10": Task("ship", Recipe(epochs=8, augment=("flip",)), TRAINING, READ, 200),
 }
 
 
-def start(name: str, found: dict[str, Any]) -> Any:
-    """The method as the search begins: with what worked on fashion-mini, else with the settings above."""
-    earlier = found.get("fashion-mini", {}).get("methods", {}).get(name, {})
-    return method_class(name)(**(earlier["settings"] if earlier.get("worked") else SHORT.get(name, {})))
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """What all methods are tried on.
+
+    Attributes:
+        original: the net that forgets.
+        request: what.
+        read: the images that methods read.
+        search: these, and after them the images kept aside.
+        folder: where the runs are kept.
+    """
+
+    original: nn.Module
+    request: ForgetClasses
+    read: Data
+    search: Data
+    folder: Path
+
+    @property
+    def aside(self) -> tuple[int, ...]:
+        """Positions of the images kept aside."""
+        return tuple(range(len(self.read.train), len(self.search.train)))
 
 
-def searched(data_name: str, data: Data, folder: Path, found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each method's name and what is known of it on a data set, as JSON values."""
-    task = TASKS[data_name]
+def ground_of(data: Data, task: Task, folder: Path, progress: Progress) -> Ground:
+    """A net trained on the first images of each class, of which methods read some; the next ones are kept aside."""
+    read, aside = between(data.train, 0, task.read), between(data.train, task.training, task.training + task.aside)
+    rows, labels = torch.cat([read.rows, aside.rows]), torch.cat([read.labels, aside.labels])
+    training, only, both = (
+        replace(data, train=one)
+        for one in (between(data.train, 0, task.training), read, replace(read, rows=rows, labels=labels))
+    )
+    original = train_run(training, ARCHITECTURE, task.recipe, (), 0, folder / "original", progress)
+    return Ground(original, ForgetClasses([task.forget]), only, both, folder)
+
+
+def start(name: str, known: dict[str, Any], elsewhere: dict[str, Any]) -> Any:
+    """The method as the search begins: as the table has it, as it did on fashion-mini, or with the settings above."""
+    if name in known:
+        return method_class(name)(**known[name]["settings"])
+    did = elsewhere.get(name, {})
+    return method_class(name)(**(did["settings"] if did.get("worked") else SHORT.get(name, {})))
+
+
+def entries(task: Task, data: Data, folder: Path, methods: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name of each of some methods and what is known of it on a data set, as JSON values."""
     with terminal() as progress:
-        original = train_run(data, ARCHITECTURE, task.recipe, (), 0, folder / "original", progress)
-        for name in names():
-            if name in NOT_SEARCHED:
-                continue
-            method = start(name, found)
-            entry, request = None, ForgetClasses([task.forget])
-            budgets = (1, BUDGETS.get(name, task.budget)) if hasattr(type(method), "strength") else (0,)
-            for budget in budgets:
-                search, place = Search(budget) if budget else None, folder / f"{name}-{budget}"
-                try:
-                    _, record = forget_run(original, data, request, method, 0, place, progress, search)
-                except InputError as error:
-                    print(json.dumps({"data": data_name, "method": name, "error": str(error)}), flush=True)
-                    continue
-                entry = (_of_search if search else _of_effect)(name, task.forget, record)
-                if entry["worked"]:
-                    break
-            if entry:
-                yield name, entry
+        ground = ground_of(data, task, folder, progress)
+        for name, method in methods.items():
+            try:
+                found = (searched if hasattr(type(method), "strength") else judged)(method, ground, progress)
+                yield name, {"forget": task.forget, **found}
+            except InputError as error:
+                print(json.dumps({"method": name, "error": str(error)}), flush=True)
 
 
-def compared(folder: Path, found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The same from the verdicts on held-out images of a comparison that used the recipes of fashion-mini."""
-    for name, known in found["fashion-mini"]["methods"].items():
-        outputs = read_json(folder / "audits" / name / VERDICT)["outputs"]
-        forget, retain = (outputs[MODEL][part]["point"] for part in ("forget", "retain"))
-        settings = {} if name in CONTROLS else known["settings"]
-        yield name, _entry(settings, known["forget"], forget, retain, outputs[ORIGINAL]["retain"]["point"])
+def searched(method: Any, ground: Ground, progress: Progress) -> dict[str, Any]:
+    """What the first setting did or, if that does not do, what a search found."""
+    found = {}
+    for budget in (1, BUDGET):
+        search, settings = Search(budget, validation=ground.aside), json.loads(json.dumps(asdict(method)))
+        place = ground.folder / f"{name_of(method)}-{budget}-{hash_of_json(settings)[:8]}"
+        _, record = forget_run(ground.original, ground.search, ground.request, method, 0, place, progress, search)
+        found = _of_search(method, record)
+        if found["worked"]:
+            break
+    return found
 
 
-def _of_search(name: str, forget: str, record: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a method whose strength was searched: what it did to the images kept aside."""
-    usual, search = method_class(name)(), record["search"]
+def judged(method: Any, ground: Ground, progress: Progress) -> dict[str, Any]:
+    """What a method without strength did."""
+    place = ground.folder / name_of(method)
+    model, _ = forget_run(ground.original, ground.read, ground.request, method, 0, place, progress)
+    aside = ground.search.train.take(torch.tensor(ground.aside))
+    going = torch.isin(aside.labels, torch.tensor(ground.read.class_numbers(ground.request.classes)))
+    right = {each: predict(each, aside).argmax(1) == aside.labels for each in (ground.original, model)}
+    before, after = (float(one[~going].double().mean()) for one in right.values())
+    return _entry({}, float(right[model][going].double().mean()), after, before)
+
+
+def _of_search(method: Any, record: dict[str, Any]) -> dict[str, Any]:
+    """What the setting that was chosen did to the images kept aside."""
+    usual, search = type(method)(), record["search"]
     settings = {one.name: record["settings"][one.name] for one in fields(usual)}
     chosen = search["chosen"], search["besides"]
     trial = next(one for one in search["trials"] if (one["setting"], one["besides"]) == chosen)
     usually = json.loads(json.dumps(asdict(usual)))  # as they were read back: tuples are lists
     differing = {key: value for key, value in settings.items() if value != usually[key]}
-    return _entry(differing, forget, trial["forget_accuracy"], trial["retain_accuracy"], search["before"]["retain"])
+    return _entry(differing, trial["forget_accuracy"], trial["retain_accuracy"], search["before"]["retain"])
 
 
-def _of_effect(name: str, forget: str, record: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a method without strength: its effect on training images."""
-    effect = record["effect"]
-    after = effect["forget_accuracy_after"], effect["retain_accuracy_after"]
-    return _entry({}, forget, *after, effect["retain_accuracy_before"])
-
-
-def _entry(
-    settings: dict[str, Any], forget: str, forget_accuracy: float, retain_accuracy: float, before: float
-) -> dict[str, Any]:
-    lost = round(before, 5) - round(retain_accuracy, 5)
+def _entry(settings: dict[str, Any], forget: float, retain: float, before: float) -> dict[str, Any]:
+    lost = round(before, 5) - round(retain, 5)
     return {
         "settings": settings,
-        "worked": forget_accuracy <= FORGOTTEN and round(lost, 5) <= Search().tolerance,
-        "forget": forget,
-        "forget_accuracy": round(forget_accuracy, 5),
-        "retain_accuracy": round(retain_accuracy, 5),
+        "worked": forget <= FORGOTTEN and round(lost, 5) <= Search().tolerance,
+        "forget_accuracy": round(forget, 5),
+        "retain_accuracy": round(retain, 5),
         "retain_accuracy_before": round(before, 5),
     }
 
@@ -148,26 +181,27 @@ def _entry(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="+", choices=list(TASKS))
+    searchable = [name for name in names() if name not in NOT_SEARCHED]
+    parser.add_argument("--methods", nargs="+", choices=searchable, default=searchable, help="the others stay")
     parser.add_argument("--cifar10", type=Path, default=Path("cifar-10-batches-bin"), help="folder of the binary files")
+    parser.add_argument("--fashion-mnist", type=Path, default=HOME, help="folder of the four idx files")
     parser.add_argument("--folder", type=Path, default=Path("runs/recipes"), help="where all runs are kept")
-    parser.add_argument("--comparison", type=Path, default=Path("runs/comparison"), help="folder of the comparison")
     arguments = parser.parse_args()
+    sources: dict[str, str] = {"fashion-mnist": str(arguments.fashion_mnist), "cifar10": str(arguments.cifar10)}
     content = json.loads(TABLE.read_text()) if TABLE.exists() else {"data": {}}
     for name in arguments.data:
-        found = content["data"]
-        if name == "fashion-mnist":
-            images, entries = TRAINING * 10, compared(arguments.comparison / "forget-0-0", found)
-        else:
-            data = load_data(name) if name == "fashion-mini" else load_data(str(arguments.cifar10))
-            data = data if name == "fashion-mini" else replace(data, train=first(data.train, CIFAR))
-            images, entries = len(data.train), searched(name, data, arguments.folder / name, found)
-        training = {"epochs": TASKS[name].recipe.epochs, "augment": TASKS[name].recipe.augment, "images": images}
-        found[name] = {"model": ARCHITECTURE, "training": training, "methods": {}}
-        for method, entry in entries:
+        found, task, data = content["data"], TASKS[name], load_data(str(sources.get(name, name)))
+        images = task.training * len(data.classes)
+        training = {"epochs": task.recipe.epochs, "augment": task.recipe.augment, "images": images}
+        known = found.get(name, {}).get("methods", {})
+        elsewhere = found.get("fashion-mini", {}).get("methods", {})
+        methods = {one: start(one, known, elsewhere) for one in arguments.methods}
+        for method, entry in entries(task, data, arguments.folder / name, methods):
             print(json.dumps({"data": name, "method": method, **entry}), flush=True)
-            found[name]["methods"][method] = entry
-            about = {"command": f"python benchmarks/recipes.py {' '.join(found)}", "machine": machine()}
-            TABLE.write_text(json.dumps({**about, "versions": versions(), "data": found}, indent=1) + "\n")
+            known[method] = entry
+        found[name] = {"model": ARCHITECTURE, "training": training, "methods": dict(sorted(known.items()))}
+        about = {"command": f"python benchmarks/recipes.py {' '.join(found)}", "machine": machine()}
+        TABLE.write_text(json.dumps({**about, "versions": versions(), "data": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def folder_of(data: str) -> str:
 
 @functools.cache
 def data_and_original(name: str) -> tuple[Data, nn.Module]:
-    """The images and the net that the table's search began with."""
+    """The images that the table's net was trained on, and that net."""
     data = rasura.load_data(name if name == "fashion-mini" else folder_of(name))
     training = trained_as(name)
     per_class = training["images"] // len(data.classes)

@@ -147,6 +147,34 @@ def test_the_returned_model_is_the_one_that_was_judged(digits, model):
     assert found["aside"] == {"forget": int(going.sum()), "retain": int((~going).sum())}
 
 
+def test_settings_may_be_judged_by_examples_that_the_user_names(digits, model):
+    rows = (*range(0, 200), 900)
+    read: set[int] = set()
+
+    @dataclass(frozen=True)
+    class Watching(Lower):
+        def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
+            read.update([*problem.forget.rows.tolist(), *problem.retain.rows.tolist()])
+            return super().__call__(problem)
+
+    outcome = search_strength(model, digits, REQUEST, Watching(), Search(validation=rows))
+    assert read == set(digits.train.rows.tolist()) - {int(digits.train.rows[row]) for row in rows}
+    aside, found = digits.train.take(torch.tensor(rows)), outcome.record["search"]
+    trial = next(one for one in found["trials"] if one["setting"] == found["chosen"])
+    for part, chosen in (("forget", aside.labels == 3), ("retain", aside.labels != 3)):
+        assert found["aside"][part] == int(chosen.sum())
+        assert recall(outcome.model, aside.take(chosen)) == trial[f"{part}_accuracy"]
+
+
+def test_the_command_line_takes_the_examples_to_judge_by(digits, model, tmp_path, capsys):
+    rasura.save_model(model, tmp_path / "original")
+    common = ["--model", str(tmp_path / "original"), "--data", "digits", "--forget", "3", "--json"]
+    search = ["--strength", "auto", "--budget", "1", "--validation", "10%@4"]
+    assert main(["forget", "gradient-ascent", *common, *search, "--out", str(tmp_path / "a")]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert sum(record["search"]["aside"].values()) == round(0.1 * len(digits.train))
+
+
 def test_the_held_out_part_is_not_looked_at(digits, model):
     class Watched:
         reads = 0
@@ -296,6 +324,13 @@ def test_what_cannot_be_searched_is_refused(digits, model):
         (field,) = given_
         with pytest.raises(InputError, match=rf"^{field}: .*; allowed: [^\n]+$"):
             Search(**given_)  # pyright: ignore[reportArgumentType]
+    threes = (digits.train.labels == 3).nonzero()[:, 0].tolist()
+    other = int((digits.train.labels != 3).nonzero()[0])
+    for rows, part in [([*threes, other], "forget"), (threes[:1], "retain"), (range(len(digits.train)), "retain")]:
+        with pytest.raises(InputError, match=rf"validation: \d+ of the \d+ examples to {part}; allowed: some of them"):
+            search_strength(model, digits, REQUEST, Lower(), Search(validation=tuple(rows)))
+    with pytest.raises(InputError, match=r"indices: 5000 is not in the training set; allowed: 0 to \d+"):
+        search_strength(model, digits, REQUEST, Lower(), Search(validation=(5000,)))
     few = torch.tensor([0, 0, 1, 2, 2])
     data = Data.from_tensors((torch.zeros(5, 4), few), (torch.zeros(5, 4), few))
     with pytest.raises(InputError, match="data: class 1 has 1 training example; allowed: 2 or more"):

@@ -169,7 +169,7 @@ def _forget(arguments: list[str]) -> int:
     data = rasura.load_data(options.data)
     model = _adapted(_load(options.model, options.architecture, data), options.adapter)
     request = _request(data, options)
-    search = rasura.Search(options.budget, options.forget_accuracy, options.tolerance) if options.strength else None
+    search = _search(data, options)
     with terminal() as progress:
         _, record = forget_run(model, data, request, method, options.seed, options.out, progress, search)
     for line in record["warnings"]:
@@ -320,6 +320,15 @@ def _names(data: Any, given: Sequence[str]) -> tuple[str, ...]:
     """Class names; a number that is not itself a name stands for the class at that place."""
     numbered = [int(one) if one.isdecimal() and one not in data.classes else one for one in given]
     return tuple(data.classes[number] for number in data.class_numbers(numbered)) if numbered else ()
+
+
+def _search(data: Any, options: Forget) -> rasura.Search | None:
+    if not options.strength:
+        return None
+    limits = options.budget, options.forget_accuracy, options.tolerance
+    if options.validation:
+        return rasura.Search(*limits, validation=read_samples(options.validation, data).indices)
+    return rasura.Search(*limits)
 
 
 def _request(data: Any, options: Forget | Audit) -> rasura.ForgetClasses | rasura.ForgetSamples:

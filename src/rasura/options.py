@@ -67,6 +67,9 @@ class Forget:
         budget: with --strength auto, how many settings are tried at most.
         forget_accuracy: with --strength auto, accuracy on the examples to forget that counts as forgotten.
         tolerance: with --strength auto, loss of accuracy on the others that is accepted.
+        validation: with --strength auto, training examples that the model was not trained on, to judge settings by: as
+            in rasura train --without-samples. By default a fifth of what it was trained on is kept from the method,
+            which overstates the loss of accuracy.
         json: print one JSON object on stdout and nothing else.
     """
 
@@ -83,6 +86,7 @@ class Forget:
     budget: int = 8
     forget_accuracy: float = 0.01
     tolerance: float = 0.02
+    validation: str | None = None
     json: bool = False
 
 

@@ -20,8 +20,7 @@ FILE = "recipes.json"
 class Known:
     """What is known of a method on a data set.
 
-    Accuracies are 0..1, on training images that were kept aside from the method (for fashion-mnist on held-out images;
-    of a method without strength on images that it read).
+    Accuracies are 0..1, on images that neither the original nor the method was trained on.
 
     Attributes:
         settings: fields that differ from the method's defaults.
@@ -29,7 +28,7 @@ class Known:
         forget: the class it was tried on.
         forget_accuracy: on images of that class, after.
         retain_accuracy: on images of the other classes, after.
-        retain_accuracy_before: the same of the original, which was trained on them.
+        retain_accuracy_before: the same of the original.
     """
 
     settings: dict[str, Any]
@@ -63,7 +62,7 @@ def trained_as(data: str) -> dict[str, Any]:
     """On how many images, for how many epochs and with which augmentation the net was trained that they were found on.
 
     >>> trained_as("fashion-mini")["images"]
-    8000
+    6400
     """
     known(data)
     return dict(_content()["data"][data]["training"])

@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rasura.data import Data, Examples, Request
+from rasura.data import Data, Examples, Request, mask_of
 from rasura.errors import InputError, check_seed
 from rasura.methods import Strength
 from rasura.methods.contract import (
@@ -41,13 +41,14 @@ class Search:
             1; by default 0.01 for classes, as a retrained model does not name what it never saw. For samples it must be
             given: a retrained model is as good on them as on unseen examples, which only the user can know.
         tolerance: loss of accuracy on the examples to keep that is accepted. 0 up to, not including, 1.
-        validation: share of the training examples of each class that is kept aside. Above 0, up to 0.5.
+        validation: share of the training examples of each class that is kept aside, above 0, up to 0.5; or their
+            positions in the training data: better, where there are examples that the model was not trained on.
     """
 
     budget: int = 8
     forget_accuracy: float | None = None
     tolerance: float = 0.02
-    validation: float = 0.2
+    validation: float | tuple[int, ...] = 0.2
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, int) or self.budget < 1:
@@ -56,7 +57,7 @@ class Search:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise InputError(f"{name}: {value}; allowed: 0 up to, not including, 1")
-        if not 0 < self.validation <= 0.5:
+        if not isinstance(self.validation, tuple) and not 0 < self.validation <= 0.5:
             raise InputError(f"validation: {self.validation}; allowed: above 0, up to 0.5")
 
 
@@ -130,8 +131,9 @@ def search_strength(
 
     A share of the training examples is kept aside; the method sees the others only, and each setting is judged by those
     aside (a request for samples is judged by the samples themselves, as all of them must be forgotten). The held-out
-    part of the data, by which an audit judges, is not looked at. The model was trained on the examples aside and the
-    method was not, so the loss of accuracy there is, if anything, overstated.
+    part of the data, by which an audit judges, is not looked at. Where the model was trained on the examples aside and
+    the method was not, the loss of accuracy there is overstated; `Search.validation` takes positions of examples that
+    were left out of training, where nothing is.
 
     Settings are halved in on: the first is the method's own, and each failure says whether the next must be stronger or
     weaker, by which of the two it misses by more. If half of the budget shows none that does, the fields that the
@@ -153,15 +155,15 @@ def search_strength(
         tolerance were not to be had together, the first warning says by how much the nearest setting missed.
 
     Raises:
-        InputError: a method without strength, a request for samples without `forget_accuracy`, or a method that failed
-            with every setting that was tried.
+        InputError: a method without strength, a request for samples without `forget_accuracy`, positions to validate
+            on that leave a part without examples, or a method that failed with every setting that was tried.
     """
     search, strength = search or Search(), _strength_of(method)
     check_seed(seed)
     with reporting(progress) as report:
         whole = problem_of(model, data, request, seed, report)
         wanted = _wanted(search, whole)
-        problem, aside = _kept_aside(whole, search.validation)
+        problem, aside = _kept_aside(whole, data, search.validation)
         before = {part: _accuracy(model, examples) for part, examples in aside.items()}
         limits = {"forget": wanted, "retain": before["retain"] - search.tolerance}
         trials, best = _explore(_Task(problem, strength, aside, limits), method, search.budget)
@@ -202,16 +204,33 @@ def _wanted(search: Search, problem: Problem) -> float:
     return FORGOTTEN if search.forget_accuracy is None else search.forget_accuracy
 
 
-def _kept_aside(problem: Problem, share: float) -> tuple[Problem, dict[str, Examples]]:
-    """The problem without a share of the examples of each class, and these; samples to forget are not split."""
-    retain, kept = _split(problem.retain, share, problem.seed)
+def _kept_aside(
+    problem: Problem, data: Data, validation: float | tuple[int, ...]
+) -> tuple[Problem, dict[str, Examples]]:
+    """The problem without the examples kept aside, and these; samples to forget are not split."""
+
+    def split(part: str, examples: Examples) -> tuple[Examples, Examples]:
+        if isinstance(validation, tuple):
+            return _rows_aside(part, examples, data.train.rows[mask_of(validation, len(data.train))])
+        return _share_aside(examples, validation, problem.seed)
+
+    retain, kept = split("retain", problem.retain)
     forget, going = problem.forget, problem.forget
     if problem.forget_classes:
-        forget, going = _split(problem.forget, share, problem.seed)
+        forget, going = split("forget", problem.forget)
     return replace(problem, forget=forget, retain=retain), {"forget": going, "retain": kept}
 
 
-def _split(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
+def _rows_aside(part: str, examples: Examples, rows: Tensor) -> tuple[Examples, Examples]:
+    aside = torch.isin(examples.rows, rows)
+    if not 0 < int(aside.sum()) < len(examples):
+        raise InputError(
+            f"validation: {int(aside.sum())} of the {len(examples)} examples to {part}; allowed: some of them, not all"
+        )
+    return examples.take(~aside), examples.take(aside)
+
+
+def _share_aside(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
     """All but a share of each class, and this share: at least one example of every class on each side."""
     generator = torch.Generator().manual_seed(seed)
     aside = torch.zeros(len(examples), dtype=torch.bool)

@@ -2,7 +2,7 @@
 
 from rasura.data.dataset import Data, hash_of_data, input_shape
 from rasura.data.examples import Examples, Standardise, examples_from
-from rasura.data.requests import ForgetClasses, ForgetSamples, Parts, Request, describe, read_samples, resolve
+from rasura.data.requests import ForgetClasses, ForgetSamples, Parts, Request, describe, mask_of, read_samples, resolve
 from rasura.data.sources import DATA_SOURCES, load_data
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "hash_of_data",
     "input_shape",
     "load_data",
+    "mask_of",
     "read_samples",
     "resolve",
 ]

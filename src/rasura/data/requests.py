@@ -108,7 +108,7 @@ def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
         going = torch.isin(data.train.labels, torch.tensor(chosen))
     elif isinstance(request, ForgetSamples):
         chosen = ()
-        going = _mask(request.indices, len(data.train))
+        going = mask_of(request.indices, len(data.train))
     else:
         raise InputError(f"request: got {type(request).__name__}; allowed: ForgetClasses, ForgetSamples")
     staying = ~going if taken is None else ~(going | taken)
@@ -132,7 +132,12 @@ def _position(index: int) -> int:
     return number
 
 
-def _mask(indices: tuple[int, ...], size: int) -> Tensor:
+def mask_of(indices: tuple[int, ...], size: int) -> Tensor:
+    """Positions as a boolean mask `[size]`.
+
+    Raises:
+        InputError: a position outside, or given twice.
+    """
     wrong = [index for index in indices if not 0 <= index < size]
     if wrong:
         raise InputError(f"indices: {wrong[0]} is not in the training set; allowed: 0 to {size - 1}")
