@@ -100,6 +100,8 @@ def plan(setting: Setting, parts: list[str]) -> Iterator[Row]:
             "K 10": {"units": 10},
             "K half": {"units": 10**6},
             "without pull": {"pull": 0.0},
+            "likely labels": {"labels": "likely"},
+            "even labels": {"labels": "uniform"},
             "synthetic images alone": {"variant": "published"},
             "without stabilisation": {"settle": 0},
         },

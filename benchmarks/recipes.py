@@ -2,10 +2,11 @@
 
     python benchmarks/recipes.py DATA … [--methods METHOD …] [--cifar10 DIR] [--fashion-mnist DIR] [--folder DIR]
 
-DATA is fashion-mini, fashion-mnist or cifar10. A resnet8 is trained, and every method's settings are tried: those that
-the table has, those that did on fashion-mini, or those below; where they do not do, its strength is searched from them.
-All are judged by images that neither the net nor the method was trained on; held-out images are not looked at. What is
-in the folder is read, so a stopped run goes on. Prints a JSON line per method and writes src/rasura/data/recipes.json.
+DATA is fashion-mini, fashion-mnist or cifar10. A resnet8 is trained, and of every method settings are tried: those that
+did by the table, on this data and on fashion-mini, and those below. Where none does, its strength is searched from the
+nearest. All are judged by images that neither the net nor the method was trained on; held-out images are not looked at.
+What is in the folder is read, so a stopped run goes on. Prints a JSON line per method and writes
+src/rasura/data/recipes.json.
 """
 
 import argparse
@@ -33,10 +34,10 @@ from rasura.training import Recipe, predict
 
 TABLE = Path(__file__).parents[1] / "src" / "rasura" / "data" / FILE
 SHORT: dict[str, dict[str, Any]] = {
-    "random-relabel": {"epochs": 4},
-    "salun": {"epochs": 4},
+    "random-relabel": {"epochs": 4, "learning_rate": 6e-4, "retain_weight": 4.0},
+    "salun": {"epochs": 4, "learning_rate": 6e-4, "retain_weight": 4.0},
     "finetune": {"epochs": 2, "learning_rate": 0.08},
-    "l1-sparse": {"epochs": 4, "learning_rate": 0.02, "gamma": 1e-5},
+    "l1-sparse": {"epochs": 4, "learning_rate": 0.01, "gamma": 1e-5},
     "catastrophic-forgetting-k": {"epochs": 3, "learning_rate": 0.08},
     "exact-k": {"epochs": 2},
     "domain-adversarial": {"epochs": 2},
@@ -44,11 +45,12 @@ SHORT: dict[str, dict[str, Any]] = {
     "bad-teacher": {"epochs": 5, "learning_rate": 4e-3},
     "scrub": {"epochs": 2, "max_epochs": 1, "learning_rate": 8e-4},
     "delete": {"epochs": 10, "learning_rate": 4e-4},
-    "gradient-ascent": {"learning_rate": 0.1},
+    "gradient-ascent": {"learning_rate": 0.02},
     "cnr": {"learning_rate": 5e-3},
-    "ssd": {"calibration": 1200, "alpha": 3.8},
-    "unsir": {"batch_size": 32, "impair_rate": 1e-3, "repair_rate": 3e-3},
-    "boundary-shrink": {"learning_rate": 3e-4, "statistics": "hold"},
+    "ssd": {"alpha": 5.0, "dampening": 0.1},
+    "svd-projection": {"alpha_retain": 30.0, "alpha_forget": 1.0},
+    "unsir": {"batch_size": 32, "impair_rate": 1e-3, "repair_rate": 1e-3},
+    "boundary-shrink": {"learning_rate": 5e-4, "statistics": "hold"},
     "boundary-expand": {"learning_rate": 3e-4, "statistics": "hold"},
 }
 """Where the search starts: fewer passes than by default, and rates that did on similar data."""
@@ -112,37 +114,48 @@ def ground_of(data: Data, task: Task, folder: Path, progress: Progress) -> Groun
     return Ground(original, ForgetClasses([task.forget]), only, both, folder)
 
 
-def start(name: str, known: dict[str, Any], elsewhere: dict[str, Any]) -> Any:
-    """The method as the search begins: as the table has it, as it did on fashion-mini, or with the settings above."""
-    if name in known:
-        return method_class(name)(**known[name]["settings"])
-    did = elsewhere.get(name, {})
-    return method_class(name)(**(did["settings"] if did.get("worked") else SHORT.get(name, {})))
+def starts(name: str, known: dict[str, Any], elsewhere: dict[str, Any]) -> list[Any]:
+    """The settings that are tried first: those that did here or on fashion-mini by the table, and those above."""
+    did = [one[name]["settings"] for one in (known, elsewhere) if one.get(name, {}).get("worked")]
+    return list(dict.fromkeys(method_class(name)(**settings) for settings in (*did, SHORT.get(name, {}))))
 
 
-def entries(task: Task, data: Data, folder: Path, methods: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def entries(
+    task: Task, data: Data, folder: Path, methods: dict[str, list[Any]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The name of each of some methods and what is known of it on a data set, as JSON values."""
     with terminal() as progress:
         ground = ground_of(data, task, folder, progress)
-        for name, method in methods.items():
+        for name, first in methods.items():
             try:
-                found = (searched if hasattr(type(method), "strength") else judged)(method, ground, progress)
+                found = searched(first, ground, progress) if has_strength(name) else judged(first[0], ground, progress)
                 yield name, {"forget": task.forget, **found}
             except InputError as error:
                 print(json.dumps({"method": name, "error": str(error)}), flush=True)
 
 
-def searched(method: Any, ground: Ground, progress: Progress) -> dict[str, Any]:
-    """What the first setting did or, if that does not do, what a search found."""
-    found = {}
-    for budget in (1, BUDGET):
-        search, settings = Search(budget, validation=ground.aside), json.loads(json.dumps(asdict(method)))
-        place = ground.folder / f"{name_of(method)}-{budget}-{hash_of_json(settings)[:8]}"
-        _, record = forget_run(ground.original, ground.search, ground.request, method, 0, place, progress, search)
-        found = _of_search(method, record)
-        if found["worked"]:
-            break
-    return found
+def has_strength(name: str) -> bool:
+    """Whether a method can be turned up and down."""
+    return hasattr(method_class(name), "strength")
+
+
+def searched(first: list[Any], ground: Ground, progress: Progress) -> dict[str, Any]:
+    """What the first settings did that do or, if none does, what a search from the nearest found."""
+    tried = []
+    for method in first:
+        tried.append(tried_with(method, 1, ground, progress))
+        if tried[-1]["worked"]:
+            return tried[-1]
+    nearest = min(tried, key=lambda one: one["forget_accuracy"] - one["retain_accuracy"])
+    return tried_with(first[tried.index(nearest)], BUDGET, ground, progress)
+
+
+def tried_with(method: Any, budget: int, ground: Ground, progress: Progress) -> dict[str, Any]:
+    """What a search from a method's settings found."""
+    search, settings = Search(budget, validation=ground.aside), json.loads(json.dumps(asdict(method)))
+    place = ground.folder / f"{name_of(method)}-{budget}-{hash_of_json(settings)[:8]}"
+    _, record = forget_run(ground.original, ground.search, ground.request, method, 0, place, progress, search)
+    return _of_search(method, record)
 
 
 def judged(method: Any, ground: Ground, progress: Progress) -> dict[str, Any]:
@@ -195,7 +208,7 @@ def main() -> None:
         training = {"epochs": task.recipe.epochs, "augment": task.recipe.augment, "images": images}
         known = found.get(name, {}).get("methods", {})
         elsewhere = found.get("fashion-mini", {}).get("methods", {})
-        methods = {one: start(one, known, elsewhere) for one in arguments.methods}
+        methods = {one: starts(one, known, elsewhere) for one in arguments.methods}
         for method, entry in entries(task, data, arguments.folder / name, methods):
             print(json.dumps({"data": name, "method": method, **entry}), flush=True)
             known[method] = entry

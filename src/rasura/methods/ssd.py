@@ -62,7 +62,7 @@ class Ssd:
     calibration: int = 0
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
-    strength: ClassVar[Strength] = Strength("alpha", 100.0, 1.0)
+    strength: ClassVar[Strength] = Strength("alpha", 100.0, 1.0, otherwise={"dampening": 0.1})
 
     def __post_init__(self) -> None:
         for field in ("alpha", "dampening"):
