@@ -183,16 +183,13 @@ def told(finding: Any) -> dict[str, Any]:
     return {"verdict": finding.verdict, "where": finding.where, "reason": finding.reason, "scores": scores}
 
 
-def interval(values: list[float]) -> dict[str, float]:
-    """Mean with its 95 % interval (Student's t over rows), and the worst."""
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 1.0
-    mean = float(np.mean(values))
-    return {
-        "mean": round(mean, 4),
-        "low": round(mean - half, 4),
-        "high": round(mean + half, 4),
-        "worst": max(values, key=abs),
-    }
+def interval(values: list[float]) -> dict[str, float | None]:
+    """Mean with its 95 % interval (Student's t over rows; none for a single row), and the worst."""
+    mean, low, high = float(np.mean(values)), None, None
+    if len(values) > 1:
+        half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5)
+        low, high = round(mean - half, 4), round(mean + half, 4)
+    return {"mean": round(mean, 4), "low": low, "high": high, "worst": max(values, key=abs)}
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

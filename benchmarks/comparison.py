@@ -3,8 +3,8 @@
     python benchmarks/comparison.py [--data DIR] [--folder DIR] [--seeds 0 1] [--forget CLASS …] [--out FILE]
 
 A net is trained per seed, and three without each class; every method forgets each class from each net, with the
-settings that `rasura.recipes` has for fashion-mini (a subset of the same images), all are audited, and a page is
-written per class and seed. What is in the folder is read, so a stopped run goes on. Prints a JSON line per method:
+settings that `rasura.recipes` has for T-shirt/top of the same images, all are audited, and a page is written per class
+and seed. What is in the folder is read, so a stopped run goes on. Prints a JSON line per method:
 means over classes and seeds with their 95 % intervals.
 """
 
@@ -31,7 +31,7 @@ from rasura.training import Recipe
 
 HOME = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts the files."""
-ARCHITECTURE, RECIPE, SETTINGS = "resnet8", Recipe(epochs=5), "fashion-mini"
+ARCHITECTURE, RECIPE, SETTINGS = "resnet8", Recipe(epochs=5), "fashion-mnist"
 FORGET, SEEDS, REFERENCES = ("T-shirt/top", "Trouser", "Shirt"), (0, 1), 3
 TRAINING, HELD_OUT = 1000, 500
 """Images of each class, of 6,000 and 1,000."""
