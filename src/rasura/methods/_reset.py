@@ -18,6 +18,8 @@ POINTS = 60
 """Values that a record keeps of a curve, at most."""
 NEIGHBOURS = 15
 """Retained examples that vote on a label."""
+FLOOR = 0.1
+"""Share of the mean variance that is added to each coordinate's, so that silent ones do not count without end."""
 STILL = 1e-6
 """The least variance that a scale may have."""
 
@@ -76,7 +78,7 @@ class Reset:
 
     Mean cross-entropy of the counterfactuals under their labels + that of the retained examples + `gamma` · ½‖θ − θ₀‖²,
     and, where a stage is given, `pull` · how far the counterfactuals under a label lie there from the retained examples
-    of that class: the squared distance of their means, weighted by their number, over the variance within classes.
+    of that class (`mismatch`).
 
     Attributes:
         inputs: counterfactuals `[N, C, H, W]` as the model takes them.
@@ -124,16 +126,19 @@ class Reset:
 def mismatch(made: Tensor, labels: Tensor, kept: Tensor, kept_labels: Tensor) -> Tensor:
     """Mean over `made` `[M, d]` of how far those of a label are, on average, from `kept` `[N, d]` of that class.
 
-    The squared distance of the two means, over the variance within the classes of `kept` that are there (pooled, summed
-    over coordinates); `kept` is taken as given. 0 where no label is a class of `kept`.
+    The squared difference of the two means, coordinate by coordinate, over the pooled variance within the classes of
+    `kept`, averaged over coordinates: in quiet coordinates a small difference tells a class apart. To each variance a
+    share of their mean is added. `kept` is taken as given. 0 where no label is a class of `kept`.
     """
     classes = int(torch.cat([labels, kept_labels]).max()) + 1
     there, targets = _means(kept.detach(), kept_labels, classes)
     counts, means = _means(made, labels, classes)
-    within = (kept.detach() - targets[kept_labels]).square().sum() / max(1, len(kept) - int((there > 0).sum()))
+    freedom = max(1, len(kept) - int((there > 0).sum()))
+    variance = (kept.detach() - targets[kept_labels]).square().sum(0) / freedom
+    scale = (variance + FLOOR * variance.mean()).clamp(min=STILL)
     weights = counts * (there > 0)
-    distance = (weights * (means - targets).square().sum(1)).sum() / weights.sum().clamp(min=1)
-    return distance / within.clamp(min=STILL)
+    distance = (weights * ((means - targets).square() / scale).mean(1)).sum()
+    return distance / weights.sum().clamp(min=1)
 
 
 def _means(values: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

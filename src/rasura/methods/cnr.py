@@ -125,7 +125,7 @@ class Cnr:
     share: float = 1.0
     labels: Labels = "nearest"
     gamma: float = 1e-3
-    pull: float = 0.5
+    pull: float = 1.0
     scope: Scope = "all"
     store: str = ""
 
