@@ -21,13 +21,16 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def lines_of(name: str) -> list[str]:
-    return [line for line in LINES if line.startswith(f"| `{name}` |")]
+def line_of(table: str, name: str) -> str:
+    """A method's row in one of the page's tables."""
+    rows = PAGE.partition(f"<!-- {table} -->")[2].partition("<!-- end -->")[0].splitlines()
+    (line,) = (row for row in rows if row.startswith(f"| `{name}` |"))
+    return line
 
 
 @pytest.mark.parametrize("row", result("methods_cost.json")["rows"][1:], ids=lambda row: row["method"])
 def test_the_costs_are_the_measured_ones(row):
-    assert lines_of(row["method"])[0].endswith(f"| {row['epochs']:.2f} | {row['memory_mib']} |")
+    assert line_of("methods", row["method"]).endswith(f"| {row['epochs']:.2f} | {row['memory_mib']} |")
 
 
 @pytest.mark.parametrize("row", result("comparison.json")["methods"], ids=lambda row: row["method"])
@@ -40,10 +43,19 @@ def test_the_comparison_is_the_measured_one(row):
     assert f"| `{row['method']}` | {verdicts} | {' | '.join(cells)} | {row['seconds']:.1f} |" in LINES
 
 
+@pytest.mark.parametrize("row", result("strength.json")["rows"], ids=lambda row: row["method"])
+def test_what_the_search_found_is_the_measured(row):
+    line = line_of("strength", row["method"])
+    for trial in (row["as_it_is"], row["chosen"]):
+        lost = row["before"]["retain"] - trial["retain_accuracy"]
+        assert f" {trial['setting']:g} | {percent(trial['forget_accuracy'])}, {-100 * lost:+.1f} |" in line
+    assert row["reached"]
+
+
 @pytest.mark.parametrize("data", data_sets())
 def test_the_recipes_are_those_of_the_package(data):
     for name, entry in known(data).items():
-        line = lines_of(name)[1]
+        line = line_of("recipes", name)
         lost = entry.retain_accuracy_before - entry.retain_accuracy
         said = f": {percent(entry.forget_accuracy)}, {-100 * lost:+.1f}" + ("" if entry.worked else " ✗")
         assert f"{said} |" in line, (name, data)
@@ -52,7 +64,7 @@ def test_the_recipes_are_those_of_the_package(data):
 @pytest.mark.parametrize("name", methods.names())
 def test_every_method_is_listed_with_what_it_reads_and_its_strength(name):
     kind = methods.method_class(name)
-    line = lines_of(name)[0]
+    line = line_of("methods", name)
     assert f"| {' + '.join(kind.reads) or 'neither'} |" in line
     strength = getattr(kind, "strength", None)
     assert strength is None or f"`{strength.field}` {strength.weakest:g} to {strength.strongest:g}" in line
