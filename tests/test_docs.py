@@ -54,6 +54,17 @@ def test_the_measurements_of_damp_are_the_measured_ones():
         assert f"| {percent(row['forget_accuracy'])} | {shown} | {row['verdict']}{where} |" in doc
 
 
+def test_what_is_said_of_the_comparison_is_so():
+    honest = {"INCONCLUSIVE", "ERASED"}
+    rows = result("comparison.json")["methods"]
+    assert len(rows) == 24 and {row["n"] for row in rows} == {6}
+    passed = {row["method"]: sum(row["verdicts"].get(one, 0) for one in honest) for row in rows}
+    ranked = sorted((name for name in passed if passed[name]), key=lambda name: -passed[name])
+    damp = (ROOT / "docs" / "damp.md").read_text(encoding="utf-8")
+    assert passed["damp"] == 5 and "it is accused once in six" in damp
+    assert f"Not accused of six times: {', '.join(f'`{name}` {passed[name]}' for name in ranked)}." in README
+
+
 def test_the_costs_are_the_measured_ones():
     for row in result("main_job.json")["rows"]:
         said = f"{row['ratio']:.2f}" if "ratio" in row else f"{row['seconds']:.0f} s"
