@@ -165,7 +165,8 @@ def main() -> None:
         rows.append(cost(net, arguments.repeats))
         print(json.dumps(rows[-1]), flush=True)
     if arguments.out:
-        about = {"command": "python benchmarks/cnr_cost.py", "machine": machine(), "versions": versions()}
+        command = f"python benchmarks/cnr_cost.py --net {' '.join(arguments.net)}"
+        about = {"command": command, "machine": machine(), "versions": versions()}
         write_json(arguments.out, about | {"repeats": arguments.repeats, "rows": rows})
 
 

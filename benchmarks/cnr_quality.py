@@ -240,7 +240,12 @@ def main() -> None:
     for line in summary(rows):
         print(json.dumps(line), flush=True)
     if arguments.out:
-        about = {"command": "python benchmarks/cnr_quality.py", "machine": machine(), "versions": versions()}
+        parts = dict.fromkeys(row["part"] for row in rows)  # each row has its seed
+        about = {
+            "command": f"python benchmarks/cnr_quality.py --parts {' '.join(parts)}",
+            "machine": machine(),
+            "versions": versions(),
+        }
         about |= {"references": list(REFERENCES)}
         write_json(arguments.out, about | {"summary": summary(rows), "rows": rows})
 

@@ -54,6 +54,15 @@ def test_the_measurements_of_damp_are_the_measured_ones():
         assert f"| {percent(row['forget_accuracy'])} | {shown} | {row['verdict']}{where} |" in doc
 
 
+def test_the_decoders_are_as_near_to_the_library_as_is_said():
+    rows = [row for row in result("decoders.json")["rows"] if "library_accuracy" in row]
+    times = [row["seconds"] / row["library_seconds"] for row in rows]
+    less = [row["library_accuracy"] - row["accuracy"] for row in rows]
+    doc = " ".join((ROOT / "docs" / "audit.md").read_text(encoding="utf-8").split())
+    assert f"they take {min(times):.2f} to {max(times):.1f} times as long" in doc
+    assert f"right between {100 * max(less):.1f} points less and {-100 * min(less):.1f} points more often" in doc
+
+
 def test_what_is_said_of_the_comparison_is_so():
     honest = {"INCONCLUSIVE", "ERASED"}
     rows = result("comparison.json")["methods"]
