@@ -80,17 +80,22 @@ def folder_of(data: str) -> str:
     return folder
 
 
+def first(data: Data, images: int) -> Data:
+    """With the first training images of each class, so many in all."""
+    count = images // len(data.classes)
+    rows = [(data.train.labels == number).nonzero()[:count, 0] for number in range(len(data.classes))]
+    return replace(data, train=data.train.take(torch.cat(rows).sort().values))
+
+
 @functools.cache
 def data_and_original(name: str) -> tuple[Data, nn.Module]:
-    """The images that the table's net was trained on, and that net."""
-    data = rasura.load_data(name if name == "fashion-mini" else folder_of(name))
-    training = trained_as(name)
-    per_class = training["images"] // len(data.classes)
-    rows = [(data.train.labels == number).nonzero()[:per_class, 0] for number in range(len(data.classes))]
-    data = replace(data, train=data.train.take(torch.cat(rows).sort().values))
+    """The images that methods read, and the table's net."""
+    training, data = trained_as(name), rasura.load_data(name if name == "fashion-mini" else folder_of(name))
     recipe = Recipe(epochs=training["epochs"], augment=tuple(training["augment"]))
     with tempfile.TemporaryDirectory() as folder:
-        return data, train_run(data, "resnet8", recipe, (), 0, Path(folder) / "original", silent)
+        whole = first(data, training["images"])
+        original = train_run(whole, "resnet8", recipe, (), 0, Path(folder) / "original", silent)
+    return first(data, training["read"]), original
 
 
 @pytest.mark.slow

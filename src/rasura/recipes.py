@@ -59,7 +59,8 @@ def known(data: str) -> dict[str, Known]:
 
 
 def trained_as(data: str) -> dict[str, Any]:
-    """On how many images, for how many epochs and with which augmentation the net was trained that they were found on.
+    """On how many images, for how many epochs and with which augmentation the net was trained that they were found on,
+    and how many images methods read.
 
     >>> trained_as("fashion-mini")["images"]
     6400
