@@ -11,6 +11,7 @@ from rasura import ForgetSamples, InputError, Problem, forget, load_data, method
 from rasura.testing import check_method, small_problem
 
 CLASSES_ONLY = {
+    "cnr",
     "bias-shift",
     "damp",
     "head-reset",
