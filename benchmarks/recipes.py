@@ -2,11 +2,10 @@
 
     python benchmarks/recipes.py DATA … [--methods METHOD …] [--cifar10 DIR] [--fashion-mnist DIR] [--folder DIR]
 
-DATA is fashion-mini, fashion-mnist or cifar10. A resnet8 is trained, and of every method settings are tried: those that
-did by the table, on this data and on fashion-mini, and those below. Where none does, its strength is searched from the
-nearest. All are judged by images that neither the net nor the method was trained on; held-out images are not looked at.
-What is in the folder is read, so a stopped run goes on. Prints a JSON line per method and writes
-src/rasura/data/recipes.json.
+DATA is fashion-mini, fashion-mnist or cifar10. A resnet8 is trained, and of every method settings are tried: those of
+the table, those that did on fashion-mini, and those below. Where none does, its strength is searched from the nearest.
+All are judged by images that neither the net nor the method was trained on; held-out images are not looked at. What is
+in the folder is read, so a stopped run goes on. Prints a JSON line per method and writes src/rasura/data/recipes.json.
 """
 
 import argparse
@@ -115,9 +114,10 @@ def ground_of(data: Data, task: Task, folder: Path, progress: Progress) -> Groun
 
 
 def starts(name: str, known: dict[str, Any], elsewhere: dict[str, Any]) -> list[Any]:
-    """The settings that are tried first: those that did here or on fashion-mini by the table, and those above."""
-    did = [one[name]["settings"] for one in (known, elsewhere) if one.get(name, {}).get("worked")]
-    return list(dict.fromkeys(method_class(name)(**settings) for settings in (*did, SHORT.get(name, {}))))
+    """The settings that are tried first: those of the table, those that did on fashion-mini, and those above."""
+    here = [known[name]["settings"]] if name in known else []
+    there = [elsewhere[name]["settings"]] if elsewhere.get(name, {}).get("worked") else []
+    return list(dict.fromkeys(method_class(name)(**settings) for settings in (*here, *there, SHORT.get(name, {}))))
 
 
 def entries(
@@ -181,7 +181,7 @@ def _of_search(method: Any, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def nearness(entry: dict[str, Any]) -> tuple[bool, float]:
-    """Larger is better; of two alike, the earlier stays."""
+    """Whether an entry does, and less by how much it misses: larger is better."""
     lost = entry["retain_accuracy_before"] - entry["retain_accuracy"]
     missed = max(0.0, entry["forget_accuracy"] - FORGOTTEN) + max(0.0, lost - Search().tolerance)
     return entry["worked"], -missed
@@ -218,7 +218,7 @@ def main() -> None:
         methods = {one: starts(one, known, elsewhere) for one in arguments.methods}
         for method, entry in entries(task, data, arguments.folder / name, methods):
             print(json.dumps({"data": name, "method": method, **entry}), flush=True)
-            known[method] = max(known.get(method, entry), entry, key=nearness)
+            known[method] = entry
         found[name] = {"model": ARCHITECTURE, "training": training, "methods": dict(sorted(known.items()))}
         about = {"command": f"python benchmarks/recipes.py {' '.join(found)}", "machine": machine()}
         TABLE.write_text(json.dumps({**about, "versions": versions(), "data": found}, indent=1) + "\n")

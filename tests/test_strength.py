@@ -173,6 +173,8 @@ def test_the_command_line_takes_the_examples_to_judge_by(digits, model, tmp_path
     assert main(["forget", "gradient-ascent", *common, *search, "--out", str(tmp_path / "a")]) == 0
     record = json.loads(capsys.readouterr().out)
     assert sum(record["search"]["aside"].values()) == round(0.1 * len(digits.train))
+    assert main(["forget", "gradient-ascent", *common, *search[4:], "--out", str(tmp_path / "b")]) == 2
+    assert "validation: 10%@4; allowed: with --strength auto" in capsys.readouterr().err
 
 
 def test_the_held_out_part_is_not_looked_at(digits, model):
@@ -324,6 +326,9 @@ def test_what_cannot_be_searched_is_refused(digits, model):
         (field,) = given_
         with pytest.raises(InputError, match=rf"^{field}: .*; allowed: [^\n]+$"):
             Search(**given_)  # pyright: ignore[reportArgumentType]
+    for value in (1, [3, 17], "20%"):
+        with pytest.raises(InputError, match=r"^validation: .*; allowed: above 0, up to 0.5, or a tuple of positions$"):
+            Search(validation=value)  # pyright: ignore[reportArgumentType]
     threes = (digits.train.labels == 3).nonzero()[:, 0].tolist()
     other = int((digits.train.labels != 3).nonzero()[0])
     for rows, part in [([*threes, other], "forget"), (threes[:1], "retain"), (range(len(digits.train)), "retain")]:

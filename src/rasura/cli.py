@@ -324,6 +324,8 @@ def _names(data: Any, given: Sequence[str]) -> tuple[str, ...]:
 
 def _search(data: Any, options: Forget) -> rasura.Search | None:
     if not options.strength:
+        if options.validation:
+            raise InputError(f"validation: {options.validation}; allowed: with --strength auto")
         return None
     limits = options.budget, options.forget_accuracy, options.tolerance
     if options.validation:

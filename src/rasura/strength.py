@@ -57,8 +57,9 @@ class Search:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise InputError(f"{name}: {value}; allowed: 0 up to, not including, 1")
-        if not isinstance(self.validation, tuple) and not 0 < self.validation <= 0.5:
-            raise InputError(f"validation: {self.validation}; allowed: above 0, up to 0.5")
+        share = isinstance(self.validation, float) and 0 < self.validation <= 0.5
+        if not share and not isinstance(self.validation, tuple):
+            raise InputError(f"validation: {self.validation}; allowed: above 0, up to 0.5, or a tuple of positions")
 
 
 @dataclass(frozen=True)
