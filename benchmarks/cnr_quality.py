@@ -1,7 +1,7 @@
 """CNR beside retrained models, by the audit: ablations, sensitivities and scenarios of the paper's tables.
 
-    python benchmarks/cnr_quality.py [--parts main published …] [--data digits fashion-mini fashion-mini-vit]
-        [--seeds 0 1] [--folder runs/cnr] [--collect] [--out results/cnr_quality.json]
+    python benchmarks/cnr_quality.py [--parts main published …] [--data fashion-mini fashion-mnist cifar10 …]
+        [--seeds 0 1] [--cifar10 DIR] [--folder runs/cnr] [--collect] [--out results/cnr_quality.json]
 
 A row is one original, one request and one setting: accuracies on held-out examples, the verdict, and what the primary
 decoders read, beside three retrained models. Rows and models that are in --folder are read, so a stopped run goes on;
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from comparison import HOME, between
 from scipy.stats import t
 from torch import nn
 
@@ -36,13 +37,17 @@ from rasura.training import Recipe
 
 @dataclass(frozen=True)
 class Setting:
-    """Data, net and recipe, the classes that are forgotten one by one, and sets of classes."""
+    """Data, net and recipe, the classes that are forgotten one by one, and sets of classes.
+
+    `training`: images of each class that nets are trained on, the first ones; 0 means all.
+    """
 
     data: str
     net: str
     recipe: Recipe
     classes: tuple[str, ...]
-    several: tuple[tuple[str, ...], ...]
+    several: tuple[tuple[str, ...], ...] = ()
+    training: int = 0
 
 
 SETTINGS = {
@@ -54,7 +59,13 @@ SETTINGS = {
         ("T-shirt/top", "Trouser", "Shirt"),
         (("Shirt", "Trouser"), ("Shirt", "Trouser", "Bag"), ("Shirt", "Trouser", "Bag", "Coat", "Sandal")),
     ),
-    "fashion-mini-vit": Setting("fashion-mini", "vit", Recipe(epochs=15), ("T-shirt/top", "Trouser", "Shirt"), ()),
+    "fashion-mini-vit": Setting("fashion-mini", "vit", Recipe(epochs=15), ("T-shirt/top", "Trouser", "Shirt")),
+    "fashion-mnist": Setting(
+        "fashion-mnist", "resnet8", Recipe(epochs=5), ("T-shirt/top", "Trouser", "Shirt"), training=1000
+    ),
+    "cifar10": Setting(
+        "cifar10", "resnet8", Recipe(epochs=10, augment=("flip",)), ("automobile", "cat", "frog"), training=2000
+    ),
 }
 REFERENCES = (1, 2, 3)
 PARTS = ("main", "published", "ablation", "sensitivity", "several", "scarce", "continual", "limits")
@@ -124,6 +135,13 @@ def plan(setting: Setting, parts: list[str]) -> Iterator[Row]:
         yield from (Row("several", f"{len(words)} classes", words, SWIFT) for words in setting.several)
     if "continual" in parts and setting.several:
         yield Row("continual", f"{len(setting.several[-1])} rounds", setting.several[-1], SWIFT)
+
+
+def data_of(setting: Setting, cifar10: str) -> Data:
+    """The data with as many training images as the setting says, and all held-out ones."""
+    data = load_data({"cifar10": f"cifar10:{cifar10}", "fashion-mnist": str(HOME)}.get(setting.data, setting.data))
+    train = between(data.train, 0, setting.training) if setting.training else data.train
+    return replace(data, train=train, name=setting.data)
 
 
 def trained(setting: Setting, data: Data, folder: Path, seed: int, without: tuple[str, ...] = ()) -> nn.Module:
@@ -216,6 +234,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=["main"], choices=PARTS)
     parser.add_argument("--data", nargs="+", default=["fashion-mini"], choices=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--cifar10", default="cifar10", help="folder of CIFAR-10, binary version")
     parser.add_argument("--folder", type=Path, default=Path("runs/cnr"), help="where models and rows are kept")
     parser.add_argument("--collect", action="store_true", help="only sum up the rows of all parts that are there")
     parser.add_argument("--out", type=Path, help="also write all of it to this JSON file")
@@ -230,7 +249,7 @@ def main() -> None:
                 path = kept / f"{hash_of_json([name, seed, json.loads(json.dumps(asdict(row)))])}.json"
                 if not path.exists():
                     groups.setdefault(row.request, []).append((path, row))
-            data = load_data(setting.data)
+            data = data_of(setting, arguments.cifar10)
             for group in groups.values():
                 paths, these = zip(*group, strict=True)
                 for path, one in zip(paths, measured(list(these), setting, data, arguments.folder, seed), strict=True):

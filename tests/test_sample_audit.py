@@ -188,6 +188,37 @@ def test_requests_in_words(canaries, tmp_path):
         read_samples(str(tmp_path / "bad.txt"), canaries)
 
 
+def test_planted_canaries_are_found_in_the_net_that_saw_them_alone():
+    data = load_data("canaries:60@3:digits")
+    request = read_samples("canaries:60@3", data)
+    original, *references, last = [trained(data, 0)] + [trained(data, seed, request) for seed in (1, 2, 3, 4)]
+    told = rasura.audit(original, data, request, original, references)
+    assert (told.verdict, told.where) == ("NOT FORGOTTEN", "membership, rmia")
+    assert rasura.audit(last, data, request, original, references).verdict in ("ERASED", "INCONCLUSIVE")
+
+
+def test_canaries_are_labels_of_some_training_examples_made_wrong():
+    digits, planted = load_data("digits"), load_data("canaries:50@7:digits")
+    changed = (planted.train.labels != digits.train.labels).nonzero()[:, 0]
+    assert read_samples("canaries:50@7", planted).indices == tuple(changed.tolist())
+    assert len(changed) == 50 and planted.name == "digits with canaries:50@7"
+    assert torch.equal(planted.test.labels, digits.test.labels)
+    offsets = (load_data("canaries:1000:digits").train.labels - digits.train.labels).remainder(10).bincount()
+    assert offsets[0] == 198 and all(70 < count < 155 for count in offsets[1:])  # 111 of each on average
+    for words, message in (
+        ("canaries:0:digits", "canaries: count 0; allowed: 1 or more"),
+        ("canaries:1198:digits", "canaries: 1198 of 1198 training examples; allowed: fewer than all"),
+        ("canaries:digits", "canaries: digits; allowed: COUNT:DATA or COUNT@SEED:DATA, such as 100@7:digits"),
+        ("canaries:5", "canaries: 5; allowed: COUNT:DATA"),
+        ("canaries:5:digitz", "data: 'digitz' is unknown; did you mean 'digits'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_data(words)
+    for data in (digits, planted):
+        with pytest.raises(InputError, match=r"samples: digits.* holds no canaries:50@8; allowed: data canaries:50@8:"):
+            read_samples("canaries:50@8", data)
+
+
 def test_too_few_examples_are_refused(canaries, original):
     with pytest.raises(InputError, match="request: fewer than ten training examples to forget"):
         rasura.audit(original, canaries, ForgetSamples(range(5)), original)

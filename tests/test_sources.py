@@ -783,7 +783,7 @@ def test_files_are_not_folders_and_folders_not_files(tmp_path):
 def test_sources_are_listed_with_a_line_each():
     assert list(DATA_SOURCES)[:2] == ["fashion-mini", "digits"]
     assert {key.partition(":")[0] for key in DATA_SOURCES} == {
-        "fashion-mini", "digits", "idx", "cifar10", "cifar100", "folder", "npz", "text", "FILE.py",
+        "fashion-mini", "digits", "idx", "cifar10", "cifar100", "folder", "npz", "text", "FILE.py", "canaries",
     }  # fmt: skip
     assert all(line and "\n" not in line for line in DATA_SOURCES.values())
 

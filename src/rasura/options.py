@@ -34,7 +34,7 @@ class Train:
         out: the model folder to write; a finished run of the same options there is kept.
         without: classes to leave out of training, by name or number: this makes a retrained reference.
         without_samples: training examples to leave out: 3,17,99, or a file with a position per line, or a random share
-            such as 1% (drawn with seed 0; 1%@7: with seed 7).
+            such as 1% (drawn with seed 0; 1%@7: with seed 7), or canaries:100@7 of data canaries:100@7:…
         seed: of initialisation, order and augmentation.
         json: print one JSON object on stdout and nothing else.
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data, whole
 from rasura.data.examples import Examples
 from rasura.errors import InputError
@@ -47,7 +48,7 @@ Request = ForgetClasses | ForgetSamples
 
 def read_samples(text: str, data: Data) -> ForgetSamples:
     """A sample request from words: `3,17,99` (positions), `ids.txt` (one position per line), `1%` or `1%@7` (a random
-    share of the training examples, drawn with seed 0 or 7).
+    share of the training examples, drawn with seed 0 or 7), `canaries:100@7` (those of the data of this name).
 
     Raises:
         InputError: none of these, or a share that leaves no example.
@@ -61,10 +62,12 @@ def read_samples(text: str, data: Data) -> ForgetSamples:
         return ForgetSamples(order[:count].sort().values)
     if re.fullmatch(r"\d+(,\d+)*", text):
         return ForgetSamples(int(one) for one in text.split(","))
+    canaries = canaries_of(text.removeprefix("canaries:")) if text.startswith("canaries:") else None
+    if canaries:
+        return ForgetSamples(canaries.positions(data))
     if not Path(text).is_file():
-        raise InputError(
-            f"samples: {text!r} is no file; allowed: 3,17,99, a file with a position per line, 1% or 1%@SEED"
-        )
+        ways = "3,17,99, a file with a position per line, 1%, 1%@SEED or canaries:COUNT@SEED"
+        raise InputError(f"samples: {text!r} is no file; allowed: {ways}")
     return ForgetSamples(_line(line, text) for line in Path(text).read_text(encoding="utf-8").split())
 
 

@@ -18,6 +18,7 @@ from rasura.data._idx import idx_folder, read_idx
 from rasura.data._npz import read_npz
 from rasura.data._read import Part, Read, stratified
 from rasura.data._text import SUFFIXES, part_of, read_texts, tokeniser
+from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.errors import InputError, unknown
@@ -34,6 +35,8 @@ DATA_SOURCES: dict[str, str] = {
     "text:PATH[,option=value…]": "labelled texts: .jsonl, .csv, a folder with train.jsonl, or a Hugging Face data set; "
     "options: tokenizer (a folder or a name on the Hub; else the most frequent words), words, length",
     "FILE.py:FUNCTION": "a function of yours, without arguments, that returns a rasura.Data",
+    "canaries:COUNT[@SEED]:DATA": "one of the above, of which so many training examples get a wrong label: what "
+    "only a model that saw them can say; as samples to forget they are canaries:COUNT[@SEED]",
 }
 
 
@@ -154,6 +157,14 @@ def _token_options(pairs: list[str]) -> _Tokens:
     return tokens
 
 
+def _canaries(text: str) -> Data:
+    words, _, source = text.partition(":")
+    canaries = canaries_of(words)
+    if canaries is None or not source:
+        raise InputError(f"canaries: {text}; allowed: COUNT:DATA or COUNT@SEED:DATA, such as 100@7:digits")
+    return canaries.planted(load_data(source))
+
+
 _FORMATS: dict[str, Callable[[str], Data]] = {
     "idx": _idx,
     "cifar10": _cifar10,
@@ -161,6 +172,7 @@ _FORMATS: dict[str, Callable[[str], Data]] = {
     "folder": _folder,
     "npz": _npz,
     "text": _text,
+    "canaries": _canaries,
 }
 
 
