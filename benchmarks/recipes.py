@@ -45,7 +45,6 @@ SHORT: dict[str, dict[str, Any]] = {
     "scrub": {"epochs": 2, "max_epochs": 1, "learning_rate": 8e-4},
     "delete": {"epochs": 10, "learning_rate": 4e-4},
     "gradient-ascent": {"learning_rate": 0.02},
-    "cnr": {"learning_rate": 5e-3},
     "ssd": {"alpha": 5.0, "dampening": 0.1},
     "svd-projection": {"alpha_retain": 30.0, "alpha_forget": 1.0},
     "unsir": {"batch_size": 32, "impair_rate": 1e-3, "repair_rate": 1e-3},

@@ -27,7 +27,6 @@ from rasura.methods._reset import (
     mismatch,
     nearest_labels,
     penalty,
-    renew_outputs,
     thinned,
     trainable,
     uniform_labels,
@@ -370,21 +369,6 @@ def test_the_reset_loss_is_equation_7(problem):
     assert reset.course == [value.item()]
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_outputs_of_forgotten_classes_are_drawn_anew_and_no_other(bias):
-    head = nn.Linear(200, 5, bias=bias)
-    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
-    renew_outputs(head, (1, 4), torch.Generator().manual_seed(0))
-    kept = torch.tensor([0, 2, 3])
-    assert torch.equal(head.weight[kept], before["weight"][kept])
-    for row in (1, 4):
-        likeness = torch.corrcoef(torch.stack([head.weight[row], before["weight"][row]]))[0, 1]
-        assert abs(likeness.item()) < 0.3
-        assert head.weight[row].std().item() == pytest.approx(before["weight"][kept].std().item(), rel=0.2)
-        if bias:
-            assert head.bias[row].item() == pytest.approx(before["bias"][kept].mean().item())
-
-
 def test_counterfactuals_are_augmented_as_the_retained_examples_are(problem):
     model = problem.copy_of_model().eval()
     inputs, labels = problem.retain.batch(torch.arange(16))
@@ -435,7 +419,7 @@ def test_the_pull_is_the_mismatch_at_the_stage(problem):
     more = pulled(model, batch).item() - plain(model, batch).item()
     rows = torch.randint(len(plain.labels), (16,), generator=torch.Generator().manual_seed(0))
     seen: list[Tensor] = []
-    handle = model.get_submodule("layer3").register_forward_hook(lambda *parts: seen.append(parts[2].flatten(1)))
+    handle = model.get_submodule("layer3").register_forward_hook(lambda *parts: seen.append(parts[2].mean((2, 3))))
     with torch.no_grad():
         model(torch.cat([inputs, plain.inputs[rows]]))
     handle.remove()
@@ -496,6 +480,24 @@ def test_every_switch_changes_the_result(problem, name):
     plain, _ = QUICK(problem)
     assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), plain.parameters(), strict=True))
     assert bool(record["generator"]) == ("synthesis" not in SWITCHES[name])
+
+
+@pytest.mark.parametrize("scope", ["all", "head"])
+def test_the_rows_of_absent_classes_are_the_mean_of_the_others_before_and_after(monkeypatch, scope):
+    problem = small_problem("resnet8,width=4", (3, 8))
+    later = replace(problem, retain=problem.retain.take(problem.retain.labels != 5), gone=(5,))
+    kept, seen = [0, 1, 2, 4, 6, 7, 9], watched_resets(monkeypatch)
+    model, _ = replace(QUICK, scope=scope)(later)
+    for name in ("head.weight", "head.bias"):
+        for values in (seen[0].start[name], model.get_parameter(name).detach()):
+            assert torch.allclose(values[[3, 5, 8]], values[kept].mean(0).expand_as(values[[3, 5, 8]]), atol=1e-6)
+    replace(QUICK, variant="published")(problem)
+    assert torch.equal(seen[1].start["head.weight"], problem.model.get_parameter("head.weight"))
+
+
+def test_a_single_class_cannot_be_left():
+    with pytest.raises(InputError, match="classes: 1 would be left; allowed: 2 or more"):
+        QUICK(small_problem("resnet8,width=4", tuple(range(9))))
 
 
 def test_the_published_form_has_the_published_settings():
@@ -605,7 +607,7 @@ def test_more_units_than_half_are_capped_and_said(problem):
         ({"steps": 1.5}, "steps: 1.5; allowed: a whole number, 0 or more"),
         ({"alpha": -1.0}, "alpha: -1.0; allowed: 0 or more"),
         ({"gamma": math.inf}, "gamma: inf; allowed: 0 or more"),
-        ({"learning_rate": -1.0}, "learning_rate: -1.0; allowed: 0 or more"),
+        ({"learning_rate": -1.0}, "learning_rate: -1.0; allowed: a finite number above 0"),
         ({"calm": 0.0}, "calm: 0.0; allowed: a finite number above 0"),
         ({"generator_rate": math.nan}, "generator_rate: nan; allowed: a finite number above 0"),
     ],

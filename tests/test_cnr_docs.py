@@ -8,6 +8,17 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cnr.md").read_text(encoding="utf-8")
 
 
+BLOCKS = {
+    "main": ("main",),
+    "published": ("published",),
+    "ablation": ("ablation",),
+    "sensitivity": ("sensitivity",),
+    "several": ("several",),
+    "scenarios": ("scarce", "limits"),
+}
+"""Tables of the page, and what they hold."""
+
+
 def result(name: str) -> dict:
     return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
 
@@ -17,22 +28,33 @@ def points(score: dict) -> str:
     return f"{100 * (score['model'] - fmean(score['references'])):+.1f}"
 
 
-def line_of(row: dict) -> str:
+def line_of(row: dict, papers: dict[str, dict]) -> str:
     """A row of the page: what was forgotten and how, the verdict, and differences from the retrained models."""
     scores, where = row["scores"], f" at {row['where']}" if row["where"] else ""
     apart = [points(scores[name]) for name in ("retain accuracy", "forget linear", "forget few-shot")]
     forget = f"{100 * scores['forget accuracy']['model']:.1f} %"
-    return f"| {name_of(row)} | {row['verdict']}{where} | {forget} | {' | '.join(apart)} |"
+    first, last = ends_of(row, papers)
+    return f"| {' | '.join([*first, row['verdict'] + where, forget, *apart, *last])} |"
 
 
-def name_of(row: dict) -> str:
-    """The class and seed of a main row; else what is special."""
-    request = ", ".join(row["request"])
-    return f"{request}, seed {row['seed']}" if row["part"] in ("main", "published") else row["name"]
+def ends_of(row: dict, papers: dict[str, dict]) -> tuple[list[str], list[str]]:
+    """First and last cells: class and similarity to another, or what is special and what the paper says of it."""
+    if row["part"] in ("main", "published"):
+        return [row["data"], f"{', '.join(row['request'])}, seed {row['seed']}", f"{row['similarity']:.2f}"], []
+    said = papers.get(row["name"])
+    name = f"{row['name']}: {', '.join(row['request'])}" if row["part"] in ("several", "continual") else row["name"]
+    return [name], [f"{said['probe']:.3f} | {said['retain']:.3f}" if said else "– | –"]
 
 
-def rows_of(*parts: str) -> list[dict]:
-    return [row for row in result("cnr_quality.json")["rows"] if row["part"] in parts]
+def papers_of(content: dict) -> dict[str, dict]:
+    """What the paper says of a setting, by its name."""
+    return {line["name"]: line["paper"] for line in content["summary"] if "paper" in line}
+
+
+def lines_of(*parts: str) -> list[str]:
+    content = result("cnr_quality.json")
+    papers, rows = papers_of(content), [row for row in content["rows"] if row["part"] in parts]
+    return [line_of(row, papers) for row in rows]
 
 
 def cost_lines() -> list[str]:
@@ -46,11 +68,26 @@ def cost_lines() -> list[str]:
     return lines
 
 
-def test_every_row_is_on_the_page_as_it_was_measured():
-    rows = result("cnr_quality.json")["rows"]
-    assert len(rows) >= 6
-    for row in rows:
-        assert line_of(row) in PAGE.splitlines(), line_of(row)
+def rows_between(mark: str) -> list[str]:
+    """The lines of a table on the page, without its head."""
+    block = PAGE.partition(f"<!-- {mark} -->\n")[2].partition("<!-- end -->")[0]
+    return block.splitlines()[2:]
+
+
+def test_every_table_holds_the_measured_rows_and_no_other():
+    for mark, parts in BLOCKS.items():
+        lines = lines_of(*parts)
+        assert lines and sorted(rows_between(mark)) == sorted(lines), mark
+    measured = {row["part"] for row in result("cnr_quality.json")["rows"]}
+    assert measured == {part for parts in BLOCKS.values() for part in parts}
+
+
+def test_what_the_page_says_of_the_tables_holds():
+    for row in result("cnr_quality.json")["rows"]:
+        if row["part"] not in ("main", "published"):
+            assert (row["data"], row["seed"]) == ("fashion-mini", 0)
+        if row["part"] in ("ablation", "sensitivity", "scarce", "limits"):
+            assert row["request"] == ["T-shirt/top"]
 
 
 def test_the_costs_are_the_measured_ones():

@@ -201,7 +201,7 @@ def test_canaries_are_labels_of_some_training_examples_made_wrong():
     digits, planted = load_data("digits"), load_data("canaries:50@7:digits")
     changed = (planted.train.labels != digits.train.labels).nonzero()[:, 0]
     assert read_samples("canaries:50@7", planted).indices == tuple(changed.tolist())
-    assert len(changed) == 50 and planted.name == "digits with canaries:50@7"
+    assert len(changed) == 50 and planted.name == "digits with canaries:50@7 of 1198"
     assert torch.equal(planted.test.labels, digits.test.labels)
     offsets = (load_data("canaries:1000:digits").train.labels - digits.train.labels).remainder(10).bincount()
     assert offsets[0] == 198 and all(70 < count < 155 for count in offsets[1:])  # 111 of each on average
@@ -210,13 +210,17 @@ def test_canaries_are_labels_of_some_training_examples_made_wrong():
         ("canaries:1198:digits", "canaries: 1198 of 1198 training examples; allowed: fewer than all"),
         ("canaries:digits", "canaries: digits; allowed: COUNT:DATA or COUNT@SEED:DATA, such as 100@7:digits"),
         ("canaries:5", "canaries: 5; allowed: COUNT:DATA"),
+        ("canaries:5:canaries:5:digits", "canaries: digits with canaries:5@0 of 1198; allowed: data without canaries"),
+        (f"canaries:5@{2**70}:digits", f"seed: {2**70}; allowed: a whole number from 0 to"),
         ("canaries:5:digitz", "data: 'digitz' is unknown; did you mean 'digits'"),
     ):
         with pytest.raises(InputError, match=message):
             load_data(words)
-    for data in (digits, planted):
-        with pytest.raises(InputError, match=r"samples: digits.* holds no canaries:50@8; allowed: data canaries:50@8:"):
-            read_samples("canaries:50@8", data)
+    part = replace(planted, train=planted.train.take(torch.arange(600)))
+    for data, asked in ((digits, "50@7"), (planted, "50@8"), (part, "50@7")):
+        message = rf"samples: digits.* holds no canaries:{asked}; allowed: data canaries:{asked}:"
+        with pytest.raises(InputError, match=message):
+            read_samples(f"canaries:{asked}", data)
 
 
 def test_too_few_examples_are_refused(canaries, original):

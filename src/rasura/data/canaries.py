@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from rasura.data.dataset import Data
-from rasura.errors import InputError
+from rasura.errors import InputError, check_seed
+
+PREFIX = "canaries:"
 
 
 @dataclass(frozen=True)
@@ -23,14 +25,18 @@ class Canaries:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"canaries: {name} {getattr(self, name)}; allowed: {least} or more")
+        if self.count < 1:
+            raise InputError(f"canaries: count {self.count}; allowed: 1 or more")
+        check_seed(self.seed)
 
     @property
     def words(self) -> str:
-        """What data that hold them are called by."""
-        return f"canaries:{self.count}@{self.seed}"
+        """As they are asked for."""
+        return f"{PREFIX}{self.count}@{self.seed}"
+
+    def mark(self, data: Data) -> str:
+        """How the name of data ends that hold them: a part of these is other data."""
+        return f" with {self.words} of {len(data.train)}"
 
     def positions(self, planted: Data) -> Tensor:
         """int64 `[count]`, ascending: where in the training examples they are.
@@ -38,7 +44,7 @@ class Canaries:
         Raises:
             InputError: other data, by their name.
         """
-        if not planted.name.endswith(f" with {self.words}"):
+        if not planted.name.endswith(self.mark(planted)):
             raise InputError(f"samples: {planted.name} holds no {self.words}; allowed: data {self.words}:…")
         return self._drawn(planted)[0].sort().values
 
@@ -46,24 +52,26 @@ class Canaries:
         """The data with these labels changed, each to another class, all equally likely; held-out ones stay true.
 
         Raises:
-            InputError: there are not more training examples than canaries, or the data has one class.
+            InputError: there are not more training examples than canaries, the data has one class, or canaries already.
 
         >>> from rasura.data.sources import load_data
         >>> digits = load_data("digits")
         >>> planted = Canaries(20, seed=7).planted(digits)
         >>> rows = Canaries(20, seed=7).positions(planted)
         >>> int((planted.train.labels != digits.train.labels).sum()), planted.name
-        (20, 'digits with canaries:20@7')
+        (20, 'digits with canaries:20@7 of 1198')
         >>> bool((planted.train.labels[rows] != digits.train.labels[rows]).all())
         True
         """
         if len(data.classes) < 2:
             raise InputError(f"canaries: the data has {len(data.classes)} class; allowed: 2 or more")
+        if PREFIX in data.name:
+            raise InputError(f"canaries: {data.name}; allowed: data without canaries")
         rows, generator = self._drawn(data)
         labels = data.train.labels.clone()
         steps = torch.randint(1, len(data.classes), (self.count,), generator=generator)
         labels[rows] = (labels[rows] + steps) % len(data.classes)
-        return replace(data, train=replace(data.train, labels=labels), name=f"{data.name} with {self.words}")
+        return replace(data, train=replace(data.train, labels=labels), name=data.name + self.mark(data))
 
     def _drawn(self, data: Data) -> tuple[Tensor, torch.Generator]:
         if self.count >= len(data.train):

@@ -1,16 +1,15 @@
 """Neuron reset: the loss under which a net loses what sets a class apart, on counterfactuals and retained examples."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rasura.activations import Point, features
+from rasura.activations import Point, features, pooled
 from rasura.data import Examples, examples_from
 from rasura.methods._counterfactuals import outputs_at
-from rasura.methods._head import head_rows
 from rasura.models import logits_of
 from rasura.training import AUGMENTATIONS, Augmentation, Batch, Loss, predict
 
@@ -51,21 +50,6 @@ def trainable(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
 
 
-@torch.no_grad()
-def renew_outputs(head: nn.Module, classes: Sequence[int], generator: torch.Generator) -> None:
-    """Draw the head's weights of some classes anew, with the others' mean and deviation; biases become their mean.
-
-    Args:
-        head: the module whose outputs are the logits; it is changed.
-    """
-    rows, going = head_rows(head), list(classes)
-    others = torch.tensor([number for number in range(len(rows)) if number not in going])
-    noise = torch.randn(rows[going].shape, generator=generator, dtype=rows.dtype)
-    rows[going] = rows[others].mean() + rows[others].std() * noise.to(rows.device)
-    if isinstance(head.bias, Tensor):
-        head.bias[going] = head.bias[others].mean()
-
-
 def penalty(model: nn.Module, start: Mapping[str, Tensor]) -> Tensor:
     """½‖θ − θ₀‖², over the parameters named in `start`."""
     moved = [(value - start[name]).square().sum() for name, value in model.named_parameters() if name in start]
@@ -77,8 +61,8 @@ class Reset:
     """Eq. 7 on a batch of retained examples and as many counterfactuals as `share` says, drawn anew at every step.
 
     Mean cross-entropy of the counterfactuals under their labels + that of the retained examples + `gamma` · ½‖θ − θ₀‖²,
-    and, where a stage is given, `pull` · how far the counterfactuals under a label lie there from the retained examples
-    of that class (`mismatch`).
+    and, where a stage is given, `pull` · how far the counterfactuals under a label lie in its pooled output from the
+    retained examples of that class (`mismatch`).
 
     Attributes:
         inputs: counterfactuals `[N, C, H, W]` as the model takes them.
@@ -117,7 +101,7 @@ class Reset:
         value = F.cross_entropy(logits[kept:], labels) + F.cross_entropy(logits[:kept], batch.labels)
         value = value + self.gamma * penalty(model, self.start)
         if self.stage is not None:
-            outputs = seen[self.stage].flatten(1)
+            outputs = pooled(seen[self.stage])
             value = value + self.pull * mismatch(outputs[kept:], labels, outputs[:kept], batch.labels)
         self.course.append(value.item())
         return value

@@ -21,24 +21,22 @@ from rasura.methods._reset import (
     Watched,
     likely_labels,
     nearest_labels,
-    renew_outputs,
     thinned,
     trainable,
     uniform_labels,
 )
+from rasura.methods._retire import retire
 from rasura.methods._selectivity import Detected, Selection, Units, detect, profile, representative_stages
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.models import device_of
-from rasura.training import Recipe, cross_entropy, fit, resolved
+from rasura.training import Recipe, cross_entropy, fit
 
 Variant = Literal["swift", "published"]
 Labels = Literal["nearest", "likely", "uniform"]
 Scope = Literal["all", "head"]
 FEW = 50
 """Images to forget below which a generator learns little."""
-RATES = {"sgd": 5e-3, "adamw": 2e-3}
-"""The reset's rate, by the optimiser that a net is usually trained with."""
 SHOWN = 8
 """Synthetic images that the record keeps."""
 
@@ -54,20 +52,20 @@ class Cnr:
        moved by Adam so that forget-selective units fall silent, retain-selective ones respond, and the images look real
        and smooth (eq. 5 and 6).
     3. Reset: fine-tuning on these under labels drawn evenly from the retained classes, on retained examples under their
-       own, with a penalty on the distance from the original weights (eq. 7); then on retained examples alone.
+       own, with a penalty on the distance from the weights at its start (eq. 7); then on retained examples alone.
 
     Source: "Beyond masking and avoidance: true unlearning" (anonymous, under review), algorithm 1, eq. 1 to 7.
     `Cnr.published()` has its settings and form.
     Differs: by default ("swift"), the images to forget themselves join the synthetic ones in the reset, all under the
     retained class whose images are nearest at the last stage, and are drawn there to where these lie; the head's
-    weights of the forgotten classes are drawn anew first; fewer steps and examples are used, at a higher rate that
-    rises and falls. Synthetic images avoid the class's neurons: trained on them alone, a net keeps naming the class;
-    under even labels, images of the class get answers so unsure that a shift of its bias finds them; without the pull,
-    features still tell the class apart (docs/cnr.md). In both variants: gamma, batch size and the nets' widths are not
-    published; one generator serves all forgotten classes, and units are chosen for each; "gradient" selection and the
-    reset without synthesis, which then relabels the images to forget, follow no formula of the paper; generator and
-    discriminator take one step of Adam together; images are in −1..1; weight decay is decoupled; gradients are clipped
-    at norm 5.
+    weights of the forgotten classes are the mean of the others' before it and after; fewer steps and examples are used,
+    at a higher rate that rises and falls. Synthetic images avoid the class's neurons: trained on them alone, a net
+    keeps naming the class; under even labels, images of the class get answers so unsure that a shift of its bias finds
+    them; without the pull, features still tell the class apart (docs/cnr.md). In both variants: gamma, batch size and
+    the nets' widths are not published; one generator serves all forgotten classes, and units are chosen for each;
+    "gradient" selection and the reset without synthesis, which then relabels the images to forget, follow no formula of
+    the paper; generator and discriminator take one step of Adam together; images are in −1..1; weight decay is
+    decoupled; gradients are clipped at norm 5.
 
     Attributes:
         variant: "swift" or "published": what is trained on and towards what, as above.
@@ -88,15 +86,15 @@ class Cnr:
         retained: retained examples of each class, at most, that are trained on. 2 or more.
         epochs: passes over them in the reset. 1 or more.
         settle: passes over them alone afterwards. 0 or more.
-        learning_rate: of Adam in the reset (weight decay 0.0001); 0 means 0.005 for nets with BatchNorm, else 0.002.
+        learning_rate: of Adam in the reset (weight decay 0.0001). Above 0.
         calm: learning rate afterwards, as a share of it. Above 0.
         batch_size: retained examples per step, to which `share` times as many counterfactuals are added. 2 or more.
         share: counterfactuals per retained example of a step. Above 0.
         labels: of the counterfactuals: "nearest", the retained class whose examples are nearest at the last stage,
             "likely", the one whose logit is largest in the original, or "uniform", drawn evenly.
-        gamma: weight of half the squared distance from the original weights. 0 or more.
-        pull: for "swift" and the whole net, weight of how far the counterfactuals under a label lie, at the last stage,
-            from the retained examples of that class. 0 or more.
+        gamma: weight of half the squared distance from the weights that the reset starts from. 0 or more.
+        pull: for "swift" and the whole net, weight of how far the counterfactuals under a label lie, in the pooled
+            output of the last stage (`rasura.activations.pooled`), from the retained examples of that class. 0 or more.
         scope: what may change: "all", or the "head" alone, as where a backbone is frozen.
         store: folder in which generators are kept, so that the same images are not learned twice; empty keeps none.
     """
@@ -108,24 +106,24 @@ class Cnr:
     examined: int = 100
     synthesis: bool = True
     images: int = 64
-    generator_epochs: int = 10
+    generator_epochs: int = 5
     generator_rate: float = 1e-3
     generator_features: int = 16
-    steps: int = 25
+    steps: int = 15
     latent_rate: float = 0.01
     alpha: float = 1.5
     realism: float = 0.1
     smoothness: float = 0.01
-    retained: int = 320
-    epochs: int = 2
-    settle: int = 2
-    learning_rate: float = 0.0
-    calm: float = 0.3
+    retained: int = 640
+    epochs: int = 1
+    settle: int = 1
+    learning_rate: float = 2e-3
+    calm: float = 0.5
     batch_size: int = 32
     share: float = 1.0
     labels: Labels = "nearest"
     gamma: float = 1e-3
-    pull: float = 1.0
+    pull: float = 3.0
     scope: Scope = "all"
     store: str = ""
 
@@ -142,10 +140,10 @@ class Cnr:
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:
                 raise InputError(f"{name}: {value!r}; allowed: a whole number, {bound} or more")
-        for name in ("alpha", "realism", "smoothness", "gamma", "pull", "learning_rate"):
+        for name in ("alpha", "realism", "smoothness", "gamma", "pull"):
             if not 0 <= getattr(self, name) < torch.inf:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
-        for name in ("generator_rate", "latent_rate", "calm", "share"):
+        for name in ("generator_rate", "latent_rate", "learning_rate", "calm", "share"):
             if not 0 < getattr(self, name) < torch.inf:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: a finite number above 0")
 
@@ -165,10 +163,14 @@ class Cnr:
             calm=1.0,
             batch_size=64,
             labels="uniform",
+            pull=0.0,
         )
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         classes, forgotten = problem.require_classes("cnr"), self._forgotten(problem)
+        left = problem.classes - len({*classes, *problem.gone})
+        if left < 2:
+            raise InputError(f"classes: {left} would be left; allowed: 2 or more")
         original = frozen(problem.model)
         seen = joined(*(some_of_each(part, self.examined, problem.seed) for part in (problem.forget, problem.retain)))
         points = representative_stages(original, forgotten[:2], self.stages)
@@ -235,8 +237,10 @@ class Cnr:
         draw = torch.Generator().manual_seed(problem.seed)
         first, second = torch.randint(2**31, (2,), generator=draw).tolist()
         names = last_blocks(model, counterfactuals[:2], 1)[1] if self.scope == "head" else set(model.state_dict())
-        if self.variant == "swift":
-            renew_outputs(head_of(model, counterfactuals[:2], problem.classes), problem.forget_classes, draw)
+        absent = tuple(sorted({*problem.forget_classes, *problem.gone}))
+        head = head_of(model, counterfactuals[:2], problem.classes) if self.variant == "swift" else None
+        if head:
+            retire(head, problem.classes, absent)
         freeze_all_but(model, names)
         last = list(found.units)[-1]
         reset = Reset(
@@ -252,13 +256,14 @@ class Cnr:
         )
         plain = Watched(cross_entropy)
         loss = freeze_all_but(model, names, reset)
-        rate = self.learning_rate or RATES[resolved(Recipe(), model).optimiser]
-        recipe = self._recipe(problem, self.epochs, rate)
+        recipe = self._recipe(problem, self.epochs, self.learning_rate)
         fit(model, kept, recipe, first, loss, progress=progress, label="cnr: reset")
         if self.settle:
             loss = freeze_all_but(model, names, plain)
-            recipe = self._recipe(problem, self.settle, rate * self.calm)
+            recipe = self._recipe(problem, self.settle, self.learning_rate * self.calm)
             fit(model, kept, recipe, second, loss, progress=progress, label="cnr: settle")
+        if head:  # what training left in its rows tells the class apart after a shift of the bias
+            retire(head, problem.classes, absent)
         return model.requires_grad_(True), {"reset": thinned(reset.course), "settle": thinned(plain.course)}
 
     def _labels(self, problem: Problem, counterfactuals: Tensor, kept: Examples, stage: Point) -> Tensor:
