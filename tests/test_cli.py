@@ -14,6 +14,7 @@ import torch
 
 import rasura
 from rasura.cli import main
+from rasura.tables import print_findings
 
 
 @pytest.fixture(scope="session")
@@ -289,6 +290,7 @@ LIMITED = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 from rasura.cli import main
+from rasura.tables import print_findings
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -309,6 +311,7 @@ WAITING = """
 import signal, sys, time
 from rasura import training
 from rasura.cli import main
+from rasura.tables import print_findings
 write = training._write_checkpoint
 
 def write_and_wait(*arguments):
@@ -348,3 +351,11 @@ def test_an_interrupted_training_resumes_to_the_same_bits(stop: signal.Signals, 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"rasura {rasura.__version__}\n"
+
+
+def test_a_finding_without_comparisons_is_still_a_table(capsys):
+    finding = {"request": {"forget": "3"}, "data": {"name": "digits"}, "name": "net", "verdict": "INCONCLUSIVE"}
+    answers = {part: {"point": 0.5} for part in ("forget", "retain")}
+    finding |= {"where": "", "qualifiers": [], "comparisons": [], "outputs": {"model": answers, "reference 1": answers}}
+    print_findings([finding])
+    assert capsys.readouterr().out.count("–") == 4

@@ -23,22 +23,24 @@ def print_findings(findings: list[dict[str, Any]]) -> None:
     for one in findings:
         outputs = one["outputs"]["model"]
         shares = [outputs["forget"]["point"], outputs["retain"]["point"], *_primary(one, "model")]
-        cells = [f"{share:.1%}" if share is not None else "–" for share in shares]
-        table.add_row(one["name"], one["verdict"] + qualified(one), one["where"], *cells)
+        table.add_row(one["name"], one["verdict"] + qualified(one), one["where"], *map(_percent, shares))
     references = [name for name in findings[0]["outputs"] if name.startswith("reference")]
     if references:
         outputs = [findings[0]["outputs"][name] for name in references]
         shares = [sum(row[part]["point"] for row in outputs) / len(outputs) for part in ("forget", "retain")]
-        shares += [sum(each) / len(each) for each in _primary(findings[0], "references")]
-        table.add_row(
-            f"mean of {len(references)} retrained", "", "", *[f"{share:.1%}" for share in shares], style="dim"
-        )
+        shares += [sum(each) / len(each) if each else None for each in _primary(findings[0], "references")]
+        table.add_row(f"mean of {len(references)} retrained", "", "", *map(_percent, shares), style="dim")
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def _primary(finding: dict[str, Any], which: str) -> list[Any]:
     primary = [one[which] for one in finding["comparisons"] if one["primary"]]
     return primary or [None, None]
+
+
+def _percent(share: float | None) -> str:
+    """A share; a dash where nothing could be compared."""
+    return "–" if share is None else f"{share:.1%}"
 
 
 def print_summary(rows: list[dict[str, Any]]) -> None:
