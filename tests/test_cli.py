@@ -354,8 +354,14 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_finding_without_comparisons_is_still_a_table(capsys):
-    finding = {"request": {"forget": "3"}, "data": {"name": "digits"}, "name": "net", "verdict": "INCONCLUSIVE"}
+    finding = {
+        "request": {"forget": "60 training examples", "classes": []},
+        "data": {"name": "digits"},
+        "name": "net",
+        "verdict": "INCONCLUSIVE",
+    }
     answers = {part: {"point": 0.5} for part in ("forget", "retain")}
     finding |= {"where": "", "qualifiers": [], "comparisons": [], "outputs": {"model": answers, "reference 1": answers}}
     print_findings([finding])
-    assert capsys.readouterr().out.count("–") == 4
+    table = capsys.readouterr().out
+    assert table.count("–") == 4 and "RMIA" in table and "linear probe" not in table

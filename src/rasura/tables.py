@@ -18,7 +18,8 @@ def print_findings(findings: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table(title=f"Forget {findings[0]['request']['forget']} ({findings[0]['data']['name']}, held-out images)")
-    for name in ("model", "verdict", "where", "forget acc.", "retain acc.", "linear probe", "few-shot area"):
+    primary = ("linear probe", "few-shot area") if findings[0]["request"]["classes"] else ("attack", "RMIA")
+    for name in ("model", "verdict", "where", "forget acc.", "retain acc.", *primary):
         table.add_column(name, justify="left" if name in ("model", "verdict", "where") else "right")
     for one in findings:
         outputs = one["outputs"]["model"]

@@ -10,6 +10,7 @@ from rasura.data.dataset import Data
 from rasura.errors import InputError, check_seed
 
 PREFIX = "canaries:"
+"""What data and requests in words begin with that are about canaries."""
 
 
 @dataclass(frozen=True)

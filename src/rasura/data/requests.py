@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rasura.data.canaries import canaries_of
+from rasura.data.canaries import PREFIX, canaries_of
 from rasura.data.dataset import Data, whole
 from rasura.data.examples import Examples
 from rasura.errors import InputError
@@ -62,7 +62,7 @@ def read_samples(text: str, data: Data) -> ForgetSamples:
         return ForgetSamples(order[:count].sort().values)
     if re.fullmatch(r"\d+(,\d+)*", text):
         return ForgetSamples(int(one) for one in text.split(","))
-    canaries = canaries_of(text.removeprefix("canaries:")) if text.startswith("canaries:") else None
+    canaries = canaries_of(text.removeprefix(PREFIX)) if text.startswith(PREFIX) else None
     if canaries:
         return ForgetSamples(canaries.positions(data))
     if not Path(text).is_file():

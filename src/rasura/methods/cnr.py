@@ -239,7 +239,7 @@ class Cnr:
         names = last_blocks(model, counterfactuals[:2], 1)[1] if self.scope == "head" else set(model.state_dict())
         absent = tuple(sorted({*problem.forget_classes, *problem.gone}))
         head = head_of(model, counterfactuals[:2], problem.classes) if self.variant == "swift" else None
-        if head:
+        if head is not None:
             retire(head, problem.classes, absent)
         freeze_all_but(model, names)
         last = list(found.units)[-1]
@@ -262,7 +262,7 @@ class Cnr:
             loss = freeze_all_but(model, names, plain)
             recipe = self._recipe(problem, self.settle, self.learning_rate * self.calm)
             fit(model, kept, recipe, second, loss, progress=progress, label="cnr: settle")
-        if head:  # what training left in its rows tells the class apart after a shift of the bias
+        if head is not None:  # what training left in its rows tells the class apart after a shift of the bias
             retire(head, problem.classes, absent)
         return model.requires_grad_(True), {"reset": thinned(reset.course), "settle": thinned(plain.course)}
 
