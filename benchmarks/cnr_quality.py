@@ -21,55 +21,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from comparison import HOME, between
 from scipy.stats import t
+from settings import SETTINGS, Setting, data_of, trained
 from torch import nn
 
 from rasura.activations import Point, anatomy, features
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, load_data
+from rasura.data import Data, ForgetClasses
 from rasura.files import hash_of_json, read_json, write_json
 from rasura.finding import audit_all
 from rasura.methods.cnr import Cnr
 from rasura.methods.contract import problem_of, solve
 from rasura.models import card_of, with_card
-from rasura.progress import silent, terminal
-from rasura.runs import machine, train_run
-from rasura.training import Recipe
+from rasura.progress import silent
+from rasura.runs import machine
 
-
-@dataclass(frozen=True)
-class Setting:
-    """Data, net and recipe, the classes that are forgotten one by one, and sets of classes.
-
-    `training`: images of each class that nets are trained on, the first ones; 0 means all.
-    """
-
-    data: str
-    net: str
-    recipe: Recipe
-    classes: tuple[str, ...]
-    several: tuple[tuple[str, ...], ...] = ()
-    training: int = 0
-
-
-SETTINGS = {
-    "digits": Setting("digits", "resnet8,width=8", Recipe(epochs=12), ("3", "8", "0"), (("3", "8"), ("3", "8", "0"))),
-    "fashion-mini": Setting(
-        "fashion-mini",
-        "resnet8",
-        Recipe(epochs=8),
-        ("T-shirt/top", "Trouser", "Shirt"),
-        (("Shirt", "Trouser"), ("Shirt", "Trouser", "Bag"), ("Shirt", "Trouser", "Bag", "Coat", "Sandal")),
-    ),
-    "fashion-mini-vit": Setting("fashion-mini", "vit", Recipe(epochs=15), ("T-shirt/top", "Trouser", "Shirt")),
-    "fashion-mnist": Setting(
-        "fashion-mnist", "resnet8", Recipe(epochs=5), ("T-shirt/top", "Trouser", "Shirt"), training=1000
-    ),
-    "cifar10": Setting(
-        "cifar10", "resnet8", Recipe(epochs=10, augment=("flip",)), ("automobile", "cat", "frog"), training=2000
-    ),
-}
 REFERENCES = (1, 2, 3)
 PARTS = ("main", "published", "ablation", "sensitivity", "several", "scarce", "continual", "limits")
 SAID = ("name", "request", "seed", "verdict", "where", "scores", "seconds")
@@ -168,24 +134,9 @@ def plan(setting: Setting, parts: list[str]) -> Iterator[Row]:
         yield Row("continual", f"{len(setting.several[-1])} rounds", setting.several[-1], SWIFT)
 
 
-def data_of(setting: Setting, cifar10: str) -> Data:
-    """The data with as many training images as the setting says, and all held-out ones."""
-    data = load_data({"cifar10": f"cifar10:{cifar10}", "fashion-mnist": str(HOME)}.get(setting.data, setting.data))
-    train = between(data.train, 0, setting.training) if setting.training else data.train
-    return replace(data, train=train, name=setting.data)
-
-
 def file_of(name: str, seed: int, row: Row) -> str:
     """Where a row is kept: another setting has another name, other code has not."""
     return f"{hash_of_json([name, seed, json.loads(json.dumps(asdict(row)))])}.json"
-
-
-def trained(setting: Setting, data: Data, folder: Path, seed: int, without: tuple[str, ...] = ()) -> nn.Module:
-    """An original, or a model retrained without some classes; read where it lies in the folder."""
-    home = folder / "models" / setting.data / setting.net.partition(",")[0]
-    name = f"without-{'-'.join(without).replace('/', '-')}-{seed}" if without else f"original-{seed}"
-    with terminal() as progress:
-        return train_run(data, setting.net, setting.recipe, without, seed, home / name, progress)
 
 
 def forgotten(row: Row, data: Data, original: nn.Module, seed: int) -> tuple[nn.Module, float]:

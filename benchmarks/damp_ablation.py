@@ -1,11 +1,12 @@
 """Which parts of DAMP do what: settings side by side, each at its distance from retrained models by our own audit.
 
-    python benchmarks/damp_ablation.py [--data fashion-mini] [--nets resnet8 vit] [--seeds 0 1] [--forget Shirt …]
-        [--design one-at-a-time] [--references 3] [--folder runs/damp-ablation] [--out results/damp_ablation.json]
+    python benchmarks/damp_ablation.py [--data fashion-mini fashion-mini-vit …] [--seeds 0 1] [--forget Shirt …]
+        [--design one-at-a-time] [--references 3] [--cifar10 DIR] [--folder DIR] [--collect] [--out FILE]
 
-For every net and request (classes joined by "+") references are trained, and an original for every seed, or taken from
-the folder; every setting is audited beside them. Rows go to `rows.jsonl` in the folder as they are found, so that a run
-that was interrupted goes on where it stopped, and several runs into one folder make one result. `--design main` has the
+For every data set with its net, and every request (classes joined by "+"), references are trained, and an original for
+every seed, or taken from the folder; every setting is audited beside them. Rows go to `rows.jsonl` in the folder as
+they are found, so that a run that was interrupted goes on where it stopped, and several runs into one folder make one
+result. `--design main` has the
 defaults and the published form beside other methods and a retrained model that is judged by the other references;
 `one-at-a-time` also varies each field of the two; `full` crosses residual, energy, eraser, order, depth and bias. At
 the end one line per setting, net and number of classes: means over requests and seeds with their range, and how often
@@ -18,20 +19,23 @@ import itertools
 import json
 import shlex
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
 from typing import Any, get_args
 
+from settings import SETTINGS, Setting, data_of, trained
+
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, load_data
+from rasura.data import Data, ForgetClasses
 from rasura.finding import Finding, audit_all
-from rasura.methods import Damp, Finetune, LogitMask, Scrub
+from rasura.methods import Damp, Finetune, LogitMask, Rfa, Scrub
 from rasura.methods.contract import forget
 from rasura.methods.damp import Bias, Depth, Eraser, Order, Residual
-from rasura.progress import silent, terminal
-from rasura.runs import machine, train_run
-from rasura.training import Recipe
+from rasura.progress import silent
+from rasura.runs import machine
 
 ENERGIES = (0.9, 0.95, 0.99, 0.999)
 CHOICES = {"residual": Residual, "eraser": Eraser, "depth": Depth, "order": Order, "bias": Bias}
@@ -55,14 +59,14 @@ OF_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "bias": ("preserve-mean",),
     "head": ("retire",),
 }
-EPOCHS = {"resnet8": 8, "vit": 15}
 RETRAINED = "retrained"
 
 
 def settings(design: str) -> dict[str, Any]:
     """Methods by what they are called in the rows."""
     main = {"defaults": Damp(), "published": Damp.published()}
-    others = {"logit-mask": LogitMask(), "finetune": Finetune(epochs=1), "scrub": Scrub(), RETRAINED: None}
+    others = {"logit-mask": LogitMask(), "finetune": Finetune(epochs=1), "scrub": Scrub(), "rfa": Rfa()}
+    others |= {RETRAINED: None}
     return main | others | {"main": {}, "one-at-a-time": varied(), "full": crossed()}[design]
 
 
@@ -88,29 +92,18 @@ def crossed() -> dict[str, Damp]:
 
 
 def audited(
-    data: Data,
-    net: str,
-    seed: int,
-    names: tuple[str, ...],
-    methods: dict[str, Any],
-    home: Path,
-    count: int,
-    epochs: int,
+    setting: Setting, data: Data, seed: int, names: tuple[str, ...], methods: dict[str, Any], folder: Path, count: int
 ) -> list[dict[str, Any]]:
     """A row per method for one request; models are trained or reused."""
-    request, recipe = ForgetClasses(list(names)), Recipe(epochs=epochs or EPOCHS.get(net.split(",")[0], 10))
-    without = "+".join(names).replace("/", "-")
-    with terminal() as progress:
-        original = train_run(data, net, recipe, (), seed, home / f"original-{seed}", progress)
-        folders = {k: home / f"without-{without}-{k}" for k in range(1, count + 1)}
-        references = [train_run(data, net, recipe, names, k, folder, progress) for k, folder in folders.items()]
+    request, original = ForgetClasses(list(names)), trained(setting, data, folder, seed)
+    references = [trained(setting, data, folder, number, names) for number in range(1, count + 1)]
     outcomes = {name: attempt(original, data, request, one, seed) for name, one in methods.items() if one is not None}
     models = {name: found.model for name, found in outcomes.items() if not isinstance(found, str)}
     findings = audit_all(models, data, request, original, references, seed, silent) if models else {}
     if RETRAINED in methods and count > 1:
         *others, last = references
         findings |= audit_all({RETRAINED: last}, data, request, original, others, seed, silent)
-    about = {"data": data.name, "net": net, "seed": seed, "forget": list(names), "references": count}
+    about = {"data": data.name, "net": setting.net, "seed": seed, "forget": list(names), "references": count}
     rows = []
     for name, method in methods.items():
         row, found = about | {"method": name, "settings": asdict(method) if method else {}}, outcomes.get(name)
@@ -164,6 +157,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         keys = [key for key in (scored[0] if scored else {}) if isinstance(scored[0][key], float)]
         line = {"data": data, "net": net, "classes": classes, "method": method, "rows": len(some)}
         line |= {"refused": len(some) - len(scored), "met": sum(row["aims_met"] for row in scored)}
+        line |= {"verdicts": dict(Counter(row["verdict"] for row in scored))}
         lines.append(line | {key: spread([row[key] for row in scored]) for key in keys})
     return sorted(lines, key=lambda line: (line["data"], line["net"], line["classes"], -line["met"]))
 
@@ -172,37 +166,40 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": round(mean(values), 4), "low": min(values), "high": max(values)}
 
 
+def cells(arguments: argparse.Namespace) -> Iterator[tuple[Setting, Data, int, tuple[str, ...]]]:
+    """Setting with its data, seed and request of each cell."""
+    for setting in (SETTINGS[name] for name in arguments.data):
+        data = data_of(setting, arguments.cifar10)
+        for seed, words in itertools.product(arguments.seeds, arguments.forget or setting.classes):
+            yield setting, data, seed, tuple(words.split("+"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="fashion-mini")
-    parser.add_argument("--nets", nargs="+", default=["resnet8", "vit"])
+    parser.add_argument("--data", nargs="+", default=["fashion-mini", "fashion-mini-vit"], choices=list(SETTINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument(
-        "--forget", nargs="+", default=["T-shirt/top", "Shirt", "Trouser"], help='classes, joined by "+"'
-    )
+    parser.add_argument("--forget", nargs="+", help='classes, joined by "+"; default: those of the setting, one by one')
     parser.add_argument("--design", choices=("main", "one-at-a-time", "full"), default="one-at-a-time")
     parser.add_argument("--only", nargs="+", help="names of settings to run")
     parser.add_argument("--references", type=int, default=3, help="retrained models per request")
-    parser.add_argument("--epochs", type=int, default=0, help="of training; default: 8 for resnet8, 15 for vit")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("runs/damp-ablation"), help="where models and rows are kept"
-    )
+    parser.add_argument("--cifar10", default="cifar10", help="folder of CIFAR-10, binary version")
+    parser.add_argument("--folder", type=Path, default=Path("runs/damp"), help="where models and rows are kept")
+    parser.add_argument("--collect", action="store_true", help="only sum up the rows that are in the folder")
     parser.add_argument("--out", type=Path, help="write all rows of the folder and their summary to this JSON file")
     arguments = parser.parse_args()
-    data, methods = load_data(arguments.data), settings(arguments.design)
+    methods = settings(arguments.design)
     methods = {name: method for name, method in methods.items() if name in (arguments.only or methods)}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     kept, commands = arguments.folder / "rows.jsonl", arguments.folder / "commands.txt"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     done = {(row["data"], row["net"], row["seed"], tuple(row["forget"]), row["method"]) for row in rows}
-    with commands.open("a") as file:
-        file.write(f"python benchmarks/damp_ablation.py {command(sys.argv[1:])}\n")
-    for seed, net, request in itertools.product(arguments.seeds, arguments.nets, arguments.forget):
-        names, home = tuple(request.split("+")), arguments.folder / data.name / net
-        left = {name: one for name, one in methods.items() if (data.name, net, seed, names, name) not in done}
-        if not left:
-            continue
-        for row in audited(data, net, seed, names, left, home, arguments.references, arguments.epochs):
+    if not arguments.collect:
+        with commands.open("a") as file:
+            file.write(f"python benchmarks/damp_ablation.py {command(sys.argv[1:])}\n")
+    for setting, data, seed, names in [] if arguments.collect else cells(arguments):
+        about = data.name, setting.net, seed, names
+        left = {name: one for name, one in methods.items() if (*about, name) not in done}
+        for row in audited(setting, data, seed, names, left, arguments.folder, arguments.references) if left else []:
             rows.append(row)
             print(json.dumps(row), flush=True)
             with kept.open("a") as file:
@@ -217,10 +214,8 @@ def main() -> None:
 
 def command(arguments: list[str]) -> str:
     """The command line but for where its files are kept."""
-    kept = [
-        one for at, one in enumerate(arguments) if not {one, *arguments[max(at - 1, 0) : at]} & {"--folder", "--out"}
-    ]
-    return shlex.join(kept)
+    places = {"--folder", "--out", "--cifar10"}
+    return shlex.join(one for at, one in enumerate(arguments) if not {one, *arguments[max(at - 1, 0) : at]} & places)
 
 
 if __name__ == "__main__":
