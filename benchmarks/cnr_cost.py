@@ -71,8 +71,7 @@ def by_stage(problem: Problem, method: Cnr) -> dict[str, float]:
 def passes(problem: Problem, method: Cnr) -> dict[str, dict[str, int]]:
     """Examples per stage, from the settings and the sizes of the data."""
     counts = torch.bincount(problem.retain.labels)
-    kept = int(sum(math.ceil(method.retained * count) for count in counts.tolist()))
-    asked = int(counts.clamp(max=method.voters).sum()) + method.images + len(problem.forget)
+    kept = int(counts.clamp(max=method.retained).sum())
     seen = int(counts.clamp(max=method.examined).sum()) + min(len(problem.forget), method.examined)
     steps = method.epochs * math.ceil(kept / method.batch_size)
     counterfactuals = round(steps * method.share * method.batch_size)
@@ -81,7 +80,6 @@ def passes(problem: Problem, method: Cnr) -> dict[str, dict[str, int]]:
         "generator": {"pair": method.generator_epochs * len(problem.forget)},
         "synthesis": {"forward and backward": method.steps * method.images, "pair": method.steps * method.images},
         "reset": {"forward and backward": method.epochs * kept + counterfactuals},
-        "labels": {"forward": asked},
         "settle": {"forward and backward": method.settle * kept},
         "profile": {"forward": seen},
     }

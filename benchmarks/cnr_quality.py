@@ -6,7 +6,8 @@
 A row is one original, one request and one setting: accuracies on held-out examples, the verdict, and what the primary
 decoders read, beside three retrained models. Rows and models that are in --folder are read, so a stopped run goes on;
 --collect only sums up. Parts: "main" (defaults), "published", "ablation" (table 3), "sensitivity" (table 9), "several"
-(table 7), "scarce" and "continual" (table 12), "limits" (table 13: a frozen backbone, fewer than 50 images).
+(table 7), "scarce" and "continual" (table 12), "limits" (table 13: a frozen backbone, fewer than 50 images), "retained"
+(more retained images, where there are more).
 Table 8, similar and dissimilar classes, is "main" by class: "similarity" is the largest cosine, in the original at the
 head input, between the mean of the held-out examples to forget and that of a retained class, both less the mean of all
 classes. What the paper says of a setting stands beside it.
@@ -37,7 +38,7 @@ from rasura.progress import silent
 from rasura.runs import machine
 
 REFERENCES = (1, 2, 3)
-PARTS = ("main", "published", "ablation", "sensitivity", "several", "scarce", "continual", "limits")
+PARTS = ("main", "retained", "published", "ablation", "sensitivity", "several", "scarce", "continual", "limits")
 SAID = ("name", "request", "seed", "verdict", "where", "scores", "seconds")
 """What is printed of a row."""
 SWIFT = Cnr()
@@ -97,6 +98,8 @@ def plan(setting: Setting, parts: list[str]) -> Iterator[Row]:
             yield Row("main", "default", (words,), SWIFT)
         if "published" in parts:
             yield Row("published", "published", (words,), Cnr.published())
+        if "retained" in parts and setting.training:
+            yield Row("retained", "1600 retained images of each class", (words,), replace(SWIFT, retained=1600))
     first = setting.classes[:1]
     changes: dict[str, dict[str, dict[str, Any]]] = {
         "ablation": {

@@ -18,7 +18,7 @@ from rasura.data import examples_from
 from rasura.methods import _generator as generator
 from rasura.methods import cnr
 from rasura.methods._counterfactuals import Objective, synthesise, total_variation
-from rasura.methods._examples import joined, share_of_each, some_of_each
+from rasura.methods._examples import joined, some_of_each
 from rasura.methods._generator import LATENT, Pair, Pixels, adversarial_losses, trained_pair
 from rasura.methods._losses import frozen
 from rasura.methods._reset import (
@@ -588,16 +588,6 @@ def test_the_drawn_examples_are_at_most_so_many_of_each_class(problem):
     assert len(some_of_each(problem.retain, 10**9, 0)) == len(problem.retain)
 
 
-def test_a_share_is_drawn_of_each_class_however_rare(problem):
-    rare = problem.retain.take((problem.retain.labels != 6) | (torch.arange(len(problem.retain)) % 40 == 0))
-    before = torch.bincount(rare.labels, minlength=10)
-    drawn = share_of_each(rare, 0.3, 1)
-    assert torch.bincount(drawn.labels, minlength=10).tolist() == [math.ceil(0.3 * count) for count in before.tolist()]
-    assert len(drawn.rows.unique()) == len(drawn) and torch.isin(drawn.rows, rare.rows).all()
-    assert not torch.equal(drawn.rows, share_of_each(rare, 0.3, 2).rows)
-    assert torch.equal(share_of_each(rare, 1.0, 0).rows, rare.rows)
-
-
 def test_more_units_than_half_are_capped_and_said(problem):
     _, record = replace(QUICK, units=100)(problem)
     line = record["warnings"][0]
@@ -613,10 +603,6 @@ def test_more_units_than_half_are_capped_and_said(problem):
         ({"scope": "tail"}, "scope: 'tail' is unknown"),
         ({"labels": "nearby"}, "labels: 'nearby' is unknown"),
         ({"units": 0}, "units: 0; allowed: a whole number, 1 or more"),
-        ({"voters": 0}, "voters: 0; allowed: a whole number, 1 or more"),
-        ({"retained": 0.0}, "retained: 0.0; allowed: above 0, at most 1"),
-        ({"retained": 640}, "retained: 640; allowed: above 0, at most 1"),
-        ({"retained": math.nan}, "retained: nan; allowed: above 0, at most 1"),
         ({"images": 1}, "images: 1; allowed: a whole number, 2 or more"),
         ({"steps": 1.5}, "steps: 1.5; allowed: a whole number, 0 or more"),
         ({"alpha": -1.0}, "alpha: -1.0; allowed: 0 or more"),

@@ -1,6 +1,5 @@
 """What the gradient methods do with examples: read two sets as one, relabel, and see whether enough is forgotten."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -69,13 +68,6 @@ def some_of_each(examples: Examples, count: int, seed: int) -> Examples:
     order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
     chosen = [order[examples.labels[order] == number][:count] for number in examples.labels.unique().tolist()]
     return examples.take(torch.cat(chosen).sort().values)
-
-
-def share_of_each(examples: Examples, share: float, seed: int) -> Examples:
-    """A share, rounded up, of the examples of each class, drawn from `seed`, in the order of `examples`."""
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))
-    members = [order[examples.labels[order] == number] for number in examples.labels.unique().tolist()]
-    return examples.take(torch.cat([some[: math.ceil(share * len(some))] for some in members]).sort().values)
 
 
 def reached(problem: Problem, target: float) -> Callable[[nn.Module], bool]:

@@ -11,7 +11,7 @@ from rasura.data import Examples
 from rasura.errors import InputError, unknown
 from rasura.methods._blocks import freeze_all_but, last_blocks
 from rasura.methods._counterfactuals import Objective, synthesise
-from rasura.methods._examples import joined, share_of_each, some_of_each
+from rasura.methods._examples import joined, some_of_each
 from rasura.methods._generator import Pixels, check_images, trained_pair
 from rasura.methods._head import head_of
 from rasura.methods._losses import frozen
@@ -83,7 +83,7 @@ class Cnr:
         alpha: weight of exciting retain-selective units over silencing forget-selective ones. 0 or more.
         realism: weight of looking real. 0 or more.
         smoothness: weight of total variation, summed over an image's pixels. 0 or more.
-        retained: share of the retained examples of each class that is trained on. Above 0, at most 1.
+        retained: retained examples of each class, at most, that are trained on. 2 or more.
         epochs: passes over them in the reset. 1 or more.
         settle: passes over them alone afterwards. 0 or more.
         learning_rate: of Adam in the reset (weight decay 0.0001). Above 0.
@@ -92,7 +92,6 @@ class Cnr:
         share: counterfactuals per retained example of a step. Above 0.
         labels: of the counterfactuals: "nearest", the retained class whose examples are nearest at the last stage,
             "likely", the one whose logit is largest in the original, or "uniform", drawn evenly.
-        voters: for "nearest", retained examples of each class, at most, among which the nearest are sought. 1 or more.
         gamma: weight of half the squared distance from the weights that the reset starts from. 0 or more.
         pull: for "swift" and the whole net, weight of how far the counterfactuals under a label lie, in the pooled
             output of the last stage (`rasura.activations.pooled`), from the retained examples of that class. 0 or more.
@@ -115,15 +114,14 @@ class Cnr:
     alpha: float = 1.5
     realism: float = 0.1
     smoothness: float = 0.01
-    retained: float = 0.8
+    retained: int = 640
     epochs: int = 1
     settle: int = 1
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     calm: float = 0.5
-    batch_size: int = 64
-    share: float = 0.5
+    batch_size: int = 32
+    share: float = 1.0
     labels: Labels = "nearest"
-    voters: int = 300
     gamma: float = 1e-3
     pull: float = 3.0
     scope: Scope = "all"
@@ -136,10 +134,8 @@ class Cnr:
         for name, kind in [("variant", Variant), ("selection", Selection), ("labels", Labels), ("scope", Scope)]:
             if getattr(self, name) not in kind.__args__:
                 raise unknown(name, getattr(self, name), kind.__args__)
-        least = {"images": 2, "batch_size": 2, "steps": 0, "settle": 0}
-        least |= dict.fromkeys(
-            ("stages", "units", "examined", "voters", "generator_epochs", "generator_features", "epochs"), 1
-        )
+        least = {"images": 2, "retained": 2, "batch_size": 2, "steps": 0, "settle": 0}
+        least |= dict.fromkeys(("stages", "units", "examined", "generator_epochs", "generator_features", "epochs"), 1)
         for name, bound in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:
@@ -150,8 +146,6 @@ class Cnr:
         for name in ("generator_rate", "latent_rate", "learning_rate", "calm", "share"):
             if not 0 < getattr(self, name) < torch.inf:
                 raise InputError(f"{name}: {getattr(self, name)}; allowed: a finite number above 0")
-        if not 0 < self.retained <= 1:
-            raise InputError(f"retained: {self.retained}; allowed: above 0, at most 1")
 
     @staticmethod
     def published() -> "Cnr":
@@ -162,12 +156,12 @@ class Cnr:
             examined=everything,
             generator_epochs=50,
             steps=500,
-            retained=1.0,
+            retained=everything,
             epochs=10,
             settle=5,
             learning_rate=1e-4,
             calm=1.0,
-            share=1.0,
+            batch_size=64,
             labels="uniform",
             pull=0.0,
         )
@@ -182,7 +176,7 @@ class Cnr:
         points = representative_stages(original, forgotten[:2], self.stages)
         found = detect(original, seen, points, classes, self.selection, self.units, problem.seed, problem.progress)
         synthetic, made = self._synthesised(problem, original, found.units, forgotten)
-        kept = share_of_each(problem.retain, self.retained, problem.seed)
+        kept = some_of_each(problem.retain, self.retained, problem.seed)
         model, courses = self._reset(problem, found, self._counterfactuals(synthetic, forgotten), kept)
         record = {
             "units": profile(found, model, seen, classes),
@@ -275,7 +269,7 @@ class Cnr:
     def _labels(self, problem: Problem, counterfactuals: Tensor, kept: Examples, stage: Point) -> Tensor:
         """What the counterfactuals are to be taken for."""
         if self.labels == "nearest":
-            return nearest_labels(problem.model, counterfactuals, some_of_each(kept, self.voters, problem.seed), stage)
+            return nearest_labels(problem.model, counterfactuals, kept, stage)
         retained = problem.retain.labels.unique()
         if self.labels == "likely":
             return likely_labels(problem.model, counterfactuals, retained)
