@@ -581,6 +581,14 @@ def test_few_and_uneven_examples_are_enough():
     assert record["warnings"] == ["few images: the generator learned from 3 images to forget; 50 or more are advised"]
 
 
+def test_nets_without_batch_norm_learn_at_a_quarter_of_the_rate():
+    for architecture, share in [("resnet8,width=4", 1.0), (VIT, 0.25)]:
+        problem = small_problem(architecture)
+        assert QUICK(problem)[1]["learning_rate"] == share * QUICK.learning_rate
+        published = replace(QUICK, variant="published", labels="uniform", pull=0.0)
+        assert published(problem)[1]["learning_rate"] == published.learning_rate
+
+
 def test_the_drawn_examples_are_at_most_so_many_of_each_class(problem):
     drawn = some_of_each(problem.retain, 7, 1)
     assert torch.bincount(drawn.labels, minlength=10).tolist() == [7, 7, 7, 0, 7, 7, 7, 7, 7, 7]

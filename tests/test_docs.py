@@ -45,15 +45,6 @@ def test_the_calibration_is_the_measured_one():
         assert f"| {row['data']} | {row['references']} | {accused} | {percent(erased)} |" in README
 
 
-def test_the_measurements_of_damp_are_the_measured_ones():
-    doc = (ROOT / "docs" / "damp.md").read_text(encoding="utf-8")
-    for row in result("damp_ablation.json")["rows"]:
-        points = (-row["retain_below_retrained"], row["few_shot_5_above_retrained"], row["few_shot_10_above_retrained"])
-        shown = " | ".join(f"{100 * share:+.1f}" for share in points)
-        where = f" at {row['where']}" if row["where"] else ""
-        assert f"| {percent(row['forget_accuracy'])} | {shown} | {row['verdict']}{where} |" in doc
-
-
 def test_the_decoders_are_as_near_to_the_library_as_is_said():
     rows = [row for row in result("decoders.json")["rows"] if "library_accuracy" in row]
     times = [row["seconds"] / row["library_seconds"] for row in rows]

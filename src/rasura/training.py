@@ -135,7 +135,7 @@ def fit(
     """
     check_seed(seed)
     recipe = resolved(recipe, model)
-    if min(recipe.batch_size, len(examples)) == 1 and _has_norm(model):
+    if min(recipe.batch_size, len(examples)) == 1 and has_batch_norm(model):
         raise InputError("batch_size: every batch has 1 example; allowed: 2 or more for a model with BatchNorm")
     loss = loss or _smoothed(recipe.label_smoothing)
     optimiser = _optimiser(model, recipe)
@@ -198,7 +198,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def resolved(recipe: Recipe, model: nn.Module) -> Recipe:
     """The recipe with "auto" and "usual" replaced by what they mean for this model."""
-    chosen = ("sgd" if _has_norm(model) else "adamw") if recipe.optimiser == "auto" else recipe.optimiser
+    chosen = ("sgd" if has_batch_norm(model) else "adamw") if recipe.optimiser == "auto" else recipe.optimiser
     return replace(
         recipe,
         optimiser=chosen,
@@ -227,7 +227,8 @@ def flip(images: Tensor, generator: torch.Generator) -> Tensor:
 AUGMENTATIONS = {"shift": shift, "flip": flip}
 
 
-def _has_norm(model: nn.Module) -> bool:
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether any module normalises by statistics of a batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
@@ -271,7 +272,7 @@ def _images(inputs: Inputs) -> Tensor:
 
 
 def _step(model: nn.Module, loss: Loss, batch: Batch, optimiser: torch.optim.Optimizer, recipe: Recipe) -> None:
-    if len(batch.labels) == 1 and _has_norm(model):
+    if len(batch.labels) == 1 and has_batch_norm(model):
         return  # a single example has no variance: BatchNorm cannot train on it
     optimiser.zero_grad(set_to_none=True)
     value = loss(model, batch)

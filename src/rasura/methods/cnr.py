@@ -30,7 +30,7 @@ from rasura.methods._selectivity import Detected, Selection, Units, detect, prof
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.models import device_of
-from rasura.training import Recipe, cross_entropy, fit
+from rasura.training import Recipe, cross_entropy, fit, has_batch_norm
 
 Variant = Literal["swift", "published"]
 Labels = Literal["nearest", "likely", "uniform"]
@@ -39,6 +39,8 @@ FEW = 50
 """Images to forget below which a generator learns little."""
 SHOWN = 8
 """Synthetic images that the record keeps."""
+UNSTEADY = 0.25
+"""Share of the learning rate that nets without BatchNorm take: at the whole of it a ViT forgets everything."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Cnr:
         retained: retained examples of each class, at most, that are trained on. 2 or more.
         epochs: passes over them in the reset. 1 or more.
         settle: passes over them alone afterwards. 0 or more.
-        learning_rate: of Adam in the reset (weight decay 0.0001). Above 0.
+        learning_rate: of Adam in the reset (weight decay 0.0001); "swift" takes a quarter of it for nets without
+            BatchNorm, such as transformers. Above 0.
         calm: learning rate afterwards, as a share of it. Above 0.
         batch_size: retained examples per step, to which `share` times as many counterfactuals are added. 2 or more.
         share: counterfactuals per retained example of a step. Above 0.
@@ -182,6 +185,7 @@ class Cnr:
             "units": profile(found, model, seen, classes),
             "generator": made,
             "retained_examples": len(kept),
+            "learning_rate": self._rate(model),
             "curves": courses,
             "warnings": _warnings(self, found.units, len(forgotten)),
         }
@@ -256,11 +260,12 @@ class Cnr:
         )
         plain = Watched(cross_entropy)
         loss = freeze_all_but(model, names, reset)
-        recipe = self._recipe(problem, self.epochs, self.learning_rate)
+        rate = self._rate(model)
+        recipe = self._recipe(problem, self.epochs, rate)
         fit(model, kept, recipe, first, loss, progress=progress, label="cnr: reset")
         if self.settle:
             loss = freeze_all_but(model, names, plain)
-            recipe = self._recipe(problem, self.settle, self.learning_rate * self.calm)
+            recipe = self._recipe(problem, self.settle, rate * self.calm)
             fit(model, kept, recipe, second, loss, progress=progress, label="cnr: settle")
         if head is not None:  # what training left in its rows tells the class apart after a shift of the bias
             retire(head, problem.classes, absent)
@@ -274,6 +279,10 @@ class Cnr:
         if self.labels == "likely":
             return likely_labels(problem.model, counterfactuals, retained)
         return uniform_labels(len(counterfactuals), retained, problem.seed)
+
+    def _rate(self, model: nn.Module) -> float:
+        steady = self.variant == "published" or has_batch_norm(model)
+        return self.learning_rate * (1 if steady else UNSTEADY)
 
     def _recipe(self, problem: Problem, epochs: int, rate: float) -> Recipe:
         schedule = "constant" if self.variant == "published" else "one-cycle"

@@ -1,0 +1,68 @@
+"""docs/damp.md shows the measured numbers."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "damp.md").read_text(encoding="utf-8")
+ABLATION = json.loads((ROOT / "results" / "damp_ablation.json").read_text(encoding="utf-8"))
+SCORES = ("few_shot_5_above_retrained", "few_shot_10_above_retrained")
+
+
+def points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def main_lines(classes: bool) -> list[str]:
+    """The defaults, a line per original and request, of one class each or of several."""
+    rows = [row for row in ABLATION["rows"] if row["method"] == "defaults" and (len(row["forget"]) > 1) == classes]
+    return [line_of(row) for row in rows]
+
+
+def line_of(row: dict) -> str:
+    apart = [points(value) for value in (-row["retain_below_retrained"], *(row[name] for name in SCORES))]
+    where = f" at {row['where']}" if row["where"] else ""
+    asked = f"{', '.join(row['forget'])}, seed {row['seed']}"
+    forget, met = f"{100 * row['forget_accuracy']:.1f} %", "yes" if row["aims_met"] else "no"
+    return f"| {' | '.join([row['data'], row['net'], asked, forget, *apart, met, row['verdict'] + where])} |"
+
+
+def summary_lines(varied: bool) -> list[str]:
+    """A line per method, or per changed field of the defaults or the published form: means over requests and seeds."""
+    lines = [one for one in ABLATION["summary"] if one["classes"] == 1 and ("," in one["method"]) == varied]
+    return [summary_line(one) for one in lines if one["rows"] > one["refused"]]
+
+
+def summary_line(one: dict) -> str:
+    apart = [
+        points(value) for value in (-one["retain_below_retrained"]["mean"], *(one[name]["mean"] for name in SCORES))
+    ]
+    verdicts = ", ".join(f"{count} {name}" for name, count in one["verdicts"].items())
+    forget, met = f"{100 * one['forget_accuracy']['mean']:.1f} %", f"{one['met']} of {one['rows']}"
+    return f"| {' | '.join([one['data'], one['net'], one['method'], met, forget, *apart, verdicts])} |"
+
+
+BLOCKS = {
+    "main": lambda: main_lines(False),
+    "several": lambda: main_lines(True),
+    "beside": lambda: summary_lines(False),
+    "fields": lambda: summary_lines(True),
+}
+"""Tables of the page, and what they hold."""
+
+
+def rows_between(mark: str) -> list[str]:
+    """The lines of a table on the page, without its head."""
+    return PAGE.partition(f"<!-- {mark} -->\n")[2].partition("<!-- end -->")[0].splitlines()[2:]
+
+
+def test_every_table_holds_the_measured_rows_and_no_other():
+    for mark, lines in BLOCKS.items():
+        assert lines() and sorted(rows_between(mark)) == sorted(lines()), mark
+
+
+def test_the_aims_are_met_as_often_as_is_said():
+    rows = [row for row in ABLATION["rows"] if row["method"] == "defaults" and len(row["forget"]) == 1]
+    for data in dict.fromkeys(row["data"] for row in rows):
+        these = [row for row in rows if row["data"] == data]
+        assert f"{data}: {sum(row['aims_met'] for row in these)} of {len(these)}" in PAGE
