@@ -9,7 +9,6 @@ also with 1/4 and 1/2 of the images, so that a line through them shows whether t
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import torch
 from rasura.activations import stream
 from rasura.contents import versions
 from rasura.data.examples import examples_from
+from rasura.memory import peak_memory
 from rasura.methods import Damp, Ssd, SvdProjection
 from rasura.methods.contract import Problem
 from rasura.models import build_model
@@ -102,15 +102,9 @@ def peak(model: str, name: str, images: int, device: str) -> float:
 def measure_peak(model: str, name: str, images: int, device: str) -> None:
     given, method = problem(MODELS[model], images, device), METHODS[name](images)
     forward(given, BATCHES[0])
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+    with peak_memory(torch.device(device)) as found:
         method(given)
-        print((torch.cuda.max_memory_allocated() - before) / 2**20)
-        return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    method(given)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+    print(found[0])
 
 
 def main() -> None:
