@@ -7,7 +7,7 @@ A row is one original, one request and one setting: accuracies on held-out examp
 decoders read, beside three retrained models. Rows and models that are in --folder are read, so a stopped run goes on;
 --collect only sums up. Parts: "main" (defaults), "published", "ablation" (table 3), "sensitivity" (table 9), "several"
 (table 7), "scarce" and "continual" (table 12), "limits" (table 13: a frozen backbone, fewer than 50 images), "retained"
-(more retained images, where there are more).
+(1,600 retained images of each class, where nets learn from a part of the data).
 Table 8, similar and dissimilar classes, is "main" by class: "similarity" is the largest cosine, in the original at the
 head input, between the mean of the held-out examples to forget and that of a retained class, both less the mean of all
 classes. What the paper says of a setting stands beside it.

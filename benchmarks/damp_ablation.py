@@ -6,12 +6,11 @@
 For every data set with its net, and every request (classes joined by "+"), references are trained, and an original for
 every seed, or taken from the folder; every setting is audited beside them. Rows go to `rows.jsonl` in the folder as
 they are found, so that a run that was interrupted goes on where it stopped, and several runs into one folder make one
-result. `--design main` has the
-defaults and the published form beside other methods and a retrained model that is judged by the other references;
-`one-at-a-time` also varies each field of the two; `full` crosses residual, energy, eraser, order, depth and bias. At
-the end one line per setting, net and number of classes: means over requests and seeds with their range, and how often
-all three aims were met (forget accuracy at most 2 %, retain accuracy at most 1 point below retrained, few-shot recall
-at n = 5 and 10 at most 10 points from retrained).
+result. `--design main` has the defaults and the published form beside other methods and a retrained model that is
+judged by the other references; `one-at-a-time` also varies each field of the two; `full` crosses residual, energy,
+eraser, order, depth and bias. At the end one line per setting, net and number of classes: means over requests and seeds
+with their range, and how often all three aims were met (forget accuracy at most 2 %, retain accuracy at most 1 point
+below retrained, few-shot recall at n = 5 and 10 at most 10 points from retrained).
 """
 
 import argparse
@@ -62,7 +61,7 @@ OF_PUBLISHED: dict[str, tuple[Any, ...]] = {
 RETRAINED = "retrained"
 
 
-def settings(design: str) -> dict[str, Any]:
+def methods_of(design: str) -> dict[str, Any]:
     """Methods by what they are called in the rows."""
     main = {"defaults": Damp(), "published": Damp.published()}
     others = {"logit-mask": LogitMask(), "finetune": Finetune(epochs=1), "scrub": Scrub(), "rfa": Rfa()}
@@ -187,7 +186,7 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true", help="only sum up the rows that are in the folder")
     parser.add_argument("--out", type=Path, help="write all rows of the folder and their summary to this JSON file")
     arguments = parser.parse_args()
-    methods = settings(arguments.design)
+    methods = methods_of(arguments.design)
     methods = {name: method for name, method in methods.items() if name in (arguments.only or methods)}
     arguments.folder.mkdir(parents=True, exist_ok=True)
     kept, commands = arguments.folder / "rows.jsonl", arguments.folder / "commands.txt"

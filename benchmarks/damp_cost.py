@@ -92,11 +92,12 @@ def timed(model: str, name: str, images: int, runs: int, device: str) -> dict[st
     }
 
 
-def peak(model: str, name: str, images: int, device: str) -> float:
-    """MiB that one call takes above the process with model and data, in a process of its own."""
+def peak(model: str, name: str, images: int, device: str) -> float | None:
+    """MiB that one call takes above the process with model and data, in a process of its own; None if not told."""
     command = [sys.executable, __file__, "--peak", model, name, str(images), device]
     said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return round(float(said.splitlines()[-1]), 1)
+    found = json.loads(said.splitlines()[-1])
+    return None if found is None else round(found, 1)
 
 
 def measure_peak(model: str, name: str, images: int, device: str) -> None:
@@ -104,7 +105,7 @@ def measure_peak(model: str, name: str, images: int, device: str) -> None:
     forward(given, BATCHES[0])
     with peak_memory(torch.device(device)) as found:
         method(given)
-    print(found[0])
+    print(json.dumps(found[0] if found else None))
 
 
 def main() -> None:

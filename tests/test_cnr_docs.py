@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from statistics import fmean
 
+from docs_tables import rows_between
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cnr.md").read_text(encoding="utf-8")
 
@@ -71,16 +73,10 @@ def cost_lines() -> list[str]:
     return lines
 
 
-def rows_between(mark: str) -> list[str]:
-    """The lines of a table on the page, without its head."""
-    block = PAGE.partition(f"<!-- {mark} -->\n")[2].partition("<!-- end -->")[0]
-    return block.splitlines()[2:]
-
-
 def test_every_table_holds_the_measured_rows_and_no_other():
     for mark, parts in BLOCKS.items():
         lines = lines_of(*parts)
-        assert lines and sorted(rows_between(mark)) == sorted(lines), mark
+        assert lines and sorted(rows_between(PAGE, mark)) == sorted(lines), mark
     measured = {row["part"] for row in result("cnr_quality.json")["rows"]}
     assert measured == {part for parts in BLOCKS.values() for part in parts}
 

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from docs_tables import rows_between
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "damp.md").read_text(encoding="utf-8")
 ABLATION = json.loads((ROOT / "results" / "damp_ablation.json").read_text(encoding="utf-8"))
@@ -51,14 +53,9 @@ BLOCKS = {
 """Tables of the page, and what they hold."""
 
 
-def rows_between(mark: str) -> list[str]:
-    """The lines of a table on the page, without its head."""
-    return PAGE.partition(f"<!-- {mark} -->\n")[2].partition("<!-- end -->")[0].splitlines()[2:]
-
-
 def test_every_table_holds_the_measured_rows_and_no_other():
     for mark, lines in BLOCKS.items():
-        assert lines() and sorted(rows_between(mark)) == sorted(lines()), mark
+        assert lines() and sorted(rows_between(PAGE, mark)) == sorted(lines()), mark
 
 
 def test_the_aims_are_met_as_often_as_is_said():

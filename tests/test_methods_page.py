@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from docs_tables import rows_between
 
 from rasura import methods
 from rasura.recipes import data_sets, known
@@ -23,8 +24,7 @@ def percent(share: float) -> str:
 
 def line_of(table: str, name: str) -> str:
     """A method's row in one of the page's tables."""
-    rows = PAGE.partition(f"<!-- {table} -->")[2].partition("<!-- end -->")[0].splitlines()
-    (line,) = (row for row in rows if row.startswith(f"| `{name}` |"))
+    (line,) = (row for row in rows_between(PAGE, table) if row.startswith(f"| `{name}` |"))
     return line
 
 

@@ -4,7 +4,6 @@ import ast
 import copy
 import functools
 import re
-import runpy
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,13 @@ import matplotlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from report_samples import comparison, finding, full_finding, picture, sample_finding, without_references
 
 import rasura.report
 from rasura.auditing import VERDICTS
 from rasura.errors import InputError
 from rasura.report import page
 from rasura.report.wording import NEXT
-
-SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
-finding, full_finding, sample_finding = (SAMPLES[name] for name in ("finding", "full_finding", "sample_finding"))
-comparison, picture, without_references = (SAMPLES[name] for name in ("comparison", "picture", "without_references"))
-REFERENCES = SAMPLES["REFERENCES"]
 
 
 class Reader(HTMLParser):

@@ -1,13 +1,13 @@
 """The report in a real browser, wide and narrow: it fits, it is whole, and it asks the network for nothing."""
 
 import json
-import runpy
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import report_samples
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -31,26 +31,25 @@ ARGUMENTS = (
     "--disable-sync",
 )
 SIZES = [(1280, 900), (375, 812)]
-SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
 
 
 def long_names() -> dict[str, Any]:
     """A finding whose names are as long as names get."""
-    made = SAMPLES["finding"](name="unlearning-method_with-a-name-that-does-not-break" * 2)
+    made = report_samples.finding(name="unlearning-method_with-a-name-that-does-not-break" * 2)
     made["data"]["classes"][1] = made["request"]["forget"] = "Donaudampfschifffahrtsgesellschaftskapitän" * 2
     made["models"]["model"]["training"] = {"file": "/a/very/long/path" * 12}
     return made
 
 
 PAGES = {
-    "one": lambda: [SAMPLES["finding"]()],
-    "full": lambda: [SAMPLES["full_finding"]()],
-    "samples": lambda: [SAMPLES["sample_finding"]()],
+    "one": lambda: [report_samples.finding()],
+    "full": lambda: [report_samples.full_finding()],
+    "samples": lambda: [report_samples.sample_finding()],
     "several": lambda: [
-        SAMPLES["finding"](name="damp"),
-        *(SAMPLES["enriched"](SAMPLES["finding"](name=name)) for name in ("finetune", "logit-mask")),
+        report_samples.finding(name="damp"),
+        *(report_samples.enriched(report_samples.finding(name=name)) for name in ("finetune", "logit-mask")),
     ],
-    "no references": lambda: [SAMPLES["without_references"]()],
+    "no references": lambda: [report_samples.without_references()],
     "long names": lambda: [
         long_names(),
         long_names() | {"verdict": "NOT FORGOTTEN", "where": "linear probe, head input"},
@@ -151,7 +150,7 @@ def test_links_lead_to_the_models(browser: webdriver.Chrome, files: dict[str, Pa
 
 
 def test_markup_in_names_stays_text(browser: webdriver.Chrome, tmp_path: Path) -> None:
-    made = SAMPLES["finding"](name="<img src=x onerror=\"document.title='broken'\">")
+    made = report_samples.finding(name="<img src=x onerror=\"document.title='broken'\">")
     made["data"]["classes"][0] = "</text></svg><script>document.title='broken'</script>"
     path = tmp_path / "nasty.html"
     path.write_text(page([made]), encoding="utf-8")

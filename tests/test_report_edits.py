@@ -1,9 +1,9 @@
 """The block of the page that shows what a closed-form method did to each linear map."""
 
 import re
-import runpy
-from pathlib import Path
 from typing import Any
+
+import report_samples
 
 from rasura import ForgetClasses, audit, forget
 from rasura.data import load_data
@@ -11,17 +11,15 @@ from rasura.methods import Damp
 from rasura.report import page
 from rasura.testing import small_problem
 
-SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
-
 
 def with_edits(record: list[dict[str, Any]]) -> str:
-    made = SAMPLES["finding"]()
+    made = report_samples.finding()
     made["models"]["model"]["edits"] = record
     return page([made])
 
 
 def test_every_map_is_drawn_and_every_number_stands_in_the_table():
-    text = with_edits(SAMPLES["edit_record"]())
+    text = with_edits(report_samples.edit_record())
     block = text[text.index("What was edited") :]
     rows = re.findall(r"<tr>(.*?)</tr>", block[block.index("All linear maps") :], re.DOTALL)[1:5]
     cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
@@ -38,7 +36,7 @@ def test_every_map_is_drawn_and_every_number_stands_in_the_table():
 
 
 def test_of_a_deep_net_the_figures_show_the_edited_maps():
-    first, _, *edited = SAMPLES["edit_record"]()
+    first, _, *edited = report_samples.edit_record()
     deep = [first | {"operator": f"early.{number}"} for number in range(60)] + edited
     text = with_edits(deep)
     drawn = text[text.index("What was edited") : text.index("All linear maps", text.index("What was edited"))]
@@ -47,7 +45,7 @@ def test_of_a_deep_net_the_figures_show_the_edited_maps():
 
 
 def test_a_method_without_such_a_record_has_no_block():
-    assert '<h3 id="model-1-edits"' not in with_edits([]) and "What was edited" not in page([SAMPLES["finding"]()])
+    assert '<h3 id="model-1-edits"' not in with_edits([]) and "What was edited" not in page([report_samples.finding()])
 
 
 def test_an_audit_keeps_the_record_of_the_last_forgetting():

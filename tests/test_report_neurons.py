@@ -1,13 +1,10 @@
 """The page's block of neurons: there for methods that reset some, with their numbers."""
 
 import copy
-import runpy
-from pathlib import Path
-from typing import Any
+
+import report_samples
 
 from rasura.report import page
-
-SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
 
 FOUND = {
     "units": [
@@ -19,14 +16,14 @@ FOUND = {
         "restarts": 0,
         "losses": [[0.71, 0.69], [0.8123, 0.6012]],
         "objective": [1.5, 0.2, -0.625],
-        "pictures": [SAMPLES["picture"](), "javascript:alert(1)"],
+        "pictures": [report_samples.picture(), "javascript:alert(1)"],
     },
     "curves": {"reset": [5.0, 3.0, 2.25], "settle": [0.75, 0.375]},
 }
 
 
 def with_neurons(found):
-    made = copy.deepcopy(SAMPLES["finding"]())
+    made = copy.deepcopy(report_samples.finding())
     made["models"]["model"]["history"][-1] |= {"method": "cnr", "neurons": found}
     return page([made])
 
@@ -49,4 +46,4 @@ def test_without_synthesis_there_are_no_images_and_no_curves_of_it():
 
 
 def test_other_methods_lack_nothing():
-    assert ">Neurons<" not in page([SAMPLES["finding"]()])
+    assert ">Neurons<" not in page([report_samples.finding()])

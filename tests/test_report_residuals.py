@@ -2,13 +2,10 @@
 
 import copy
 import re
-import runpy
-from pathlib import Path
-from typing import Any
+
+import report_samples
 
 from rasura.report import page
-
-SAMPLES: dict[str, Any] = runpy.run_path(str(Path(__file__).with_name("report_samples.py")))
 
 FOUND = {
     "layers": ["layer1", "layer2", "head input"],
@@ -24,7 +21,7 @@ TRIALS = [
 
 
 def with_entry(**fields):
-    made = copy.deepcopy(SAMPLES["finding"]())
+    made = copy.deepcopy(report_samples.finding())
     made["models"]["model"]["history"][-1] |= {"method": "rfa"} | fields
     return made
 
@@ -48,4 +45,4 @@ def test_the_gamma_curve_is_drawn_where_weights_were_tried():
 
 
 def test_other_methods_lack_nothing():
-    assert "Residuals" not in page([SAMPLES["finding"]()])
+    assert "Residuals" not in page([report_samples.finding()])
