@@ -1,5 +1,6 @@
 """DAMP on whole nets of every kind: what an edit does, in which order, what is skipped and what is refused."""
 
+import contextlib
 import copy
 import json
 import subprocess
@@ -18,7 +19,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from rasura import InputError, Problem, Recipe, fit, predict
 from rasura.activations import Point, stream
 from rasura.data import Examples, examples_from
-from rasura.methods import _lockstep, _orders, _sites
+from rasura.methods import _orders, _sites
 from rasura.methods._class_statistics import ClassStatistics, Summary
 from rasura.methods._directions import directions
 from rasura.methods._lockstep import lockstep
@@ -474,7 +475,50 @@ def test_lockstep_refuses_nets_that_branch_and_hands_on_every_failure():
 
     with pytest.raises(KeyError, match="inside"):
         lockstep(mlp(), small_problem(mlp()).retain, [Point("3", "input")], act=fail, **go_on | {"batch_size": 100})
-    assert all(not thread.name.startswith("lockstep") for thread in _lockstep.threading.enumerate())
+
+
+class Casting(nn.Module):
+    """Computes its middle in half precision, counts who is in there, and turns gradients on."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.head = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+        self.inside = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        first = self.one(inputs)
+        assert first.dtype == torch.float32 and not first.requires_grad
+        with torch.autocast("cpu", torch.bfloat16), torch.enable_grad(), self.counted():
+            middle = self.two(first)
+        assert middle.dtype == torch.bfloat16 and middle.requires_grad
+        return self.head(middle.float())
+
+    @contextlib.contextmanager
+    def counted(self):
+        self.inside += 1
+        try:
+            yield
+        finally:
+            self.inside -= 1
+
+
+def test_micro_batches_keep_their_own_settings_and_close_what_they_opened():
+    model, examples = Casting().eval(), examples_from(torch.rand(6, 4), torch.arange(6) % 3)
+    points, most = [Point(name, side) for name, side in (("two", "input"), ("two", "output"), ("head", "input"))], []
+
+    def act(point: Point) -> None:
+        most.append(model.inside)
+        if fail and point.side == "output":
+            raise KeyError("inside")
+
+    given = examples, points, lambda *_: None, act, lambda *_: None, 2
+    fail = False
+    lockstep(model, *given)
+    assert most == [3, 3, 0] and model.inside == 0
+    fail = True
+    with pytest.raises(KeyError, match="inside"):
+        lockstep(model, *given)
+    assert model.inside == 0 and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def test_batch_norms_get_the_statistics_of_retained_examples():

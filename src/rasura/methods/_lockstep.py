@@ -4,10 +4,12 @@ What is found at a place over all micro-batches can change the weights before an
 layer on a model that is already edited upstream, in a single pass.
 """
 
-import threading
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
 
 import torch
+from greenlet import getcurrent, greenlet
 from torch import Tensor, nn
 
 from rasura.activations import Point, fast_layout, tap
@@ -50,91 +52,72 @@ def lockstep(
         InputError: micro-batches take different ways through the model.
     """
     parts = [examples.take(index) for index in torch.arange(len(examples)).split(batch_size)]
-    turns, device = _Turns(len(parts)), device_of(model)
+    device = device_of(model)
     ways: list[list[Point]] = [[] for _ in parts]
+
+    def run(number: int) -> None:
+        inputs, _ = parts[number].batch(torch.arange(len(parts[number])))
+        logits_of(model, fast_layout(to_device(inputs, device)))
+
+    # A forward pass that stops halfway needs a stack of its own. Greenlets are stacks within one thread; between
+    # threads PyTorch would keep a pool of workers for each, which get into each other's way.
+    passes = {greenlet(partial(run, number)): number for number in range(len(parts))}
 
     def stop(point: Point) -> Callable[[Tensor], Tensor | None]:
         def at(tensor: Tensor) -> Tensor | None:
-            first, way = ways[0], ways[turns.current]
+            number = passes[getcurrent()]
+            first, way = ways[0], ways[number]
             way.append(point)
             if first[len(way) - 1 : len(way)] != [point]:
                 other = first[min(len(way), len(first)) - 1].module
                 raise InputError(f"model: examples take different ways ({other}, {point.module}); allowed: one")
-            gather(point, tensor, parts[turns.current].labels)
-            if turns.current == len(parts) - 1:
+            gather(point, tensor, parts[number].labels)
+            if number == len(parts) - 1:
                 act(point)
                 progress(label, len(way), len(points))
             if point not in passing:
-                turns.pass_on()
+                _let_others_pass()
             return resume(point, tensor)
 
         return at
 
-    def run(number: int) -> None:
-        # Gradients are a setting of the thread.
-        with torch.no_grad():
-            inputs, _ = parts[number].batch(torch.arange(len(parts[number])))
-            logits_of(model, fast_layout(to_device(inputs, device)))
-
-    with evaluating(model), tap(model, {point: stop(point) for point in points}):
-        turns.work(run)
+    with torch.no_grad(), evaluating(model), tap(model, {point: stop(point) for point in points}):
+        _take_turns(list(passes))
 
 
-class _Turns:
-    """Threads of which one works at a time, in turn: the only way to stop a forward pass halfway and go on later."""
-
-    def __init__(self, number: int):
-        self.number = number
-        self.current = 0
-        self.gates = [threading.Semaphore(0) for _ in range(number)]
-        self.done = [False] * number
-        self.failure: BaseException | None = None
-
-    def work(self, run: Callable[[int], None]) -> None:
-        """Run `run(k)` for every k, each in a thread; the first failure ends all and is raised here."""
-        threads = [threading.Thread(target=self._one, args=(run, k), daemon=True) for k in range(self.number)]
-        for thread in threads:
-            thread.start()
-        self.gates[0].release()
-        try:
-            for thread in threads:
-                thread.join()
-        except BaseException as interrupt:  # from the keyboard: hooks must not go while threads still run
-            self.failure = self.failure or interrupt
-            for thread in threads:
-                thread.join()
-        if self.failure is not None:
-            raise self.failure
-
-    def pass_on(self) -> None:
-        """Let the next one work; returns when it is this one's turn again."""
-        mine = self.current
-        self._wake_next()
-        self._wait(mine)
-
-    def _one(self, run: Callable[[int], None], number: int) -> None:
-        try:
-            self._wait(number)
-            run(number)
-        except _EndedError:
-            pass
-        except BaseException as error:
-            self.failure = self.failure or error
-        self.done[number] = True
-        self._wake_next()
-
-    def _wake_next(self) -> None:
-        following = [(self.current + step) % self.number for step in range(1, self.number + 1)]
-        waiting = next((number for number in following if not self.done[number]), None)
-        if waiting is not None:
-            self.current = waiting
-            self.gates[waiting].release()
-
-    def _wait(self, number: int) -> None:
-        self.gates[number].acquire()
-        if self.failure is not None:
-            raise _EndedError
+def _take_turns(passes: Sequence[greenlet]) -> None:
+    """Let each go on to its next stop, in turn, until all have ended; the first failure ends all and is raised."""
+    before = _settings()
+    kept = dict.fromkeys(passes, before)
+    try:
+        while waiting := [one for one in passes if not one.dead]:
+            for one in waiting:
+                _set(kept[one])
+                one.switch()
+                kept[one] = _settings()
+    finally:
+        for one in passes:
+            if not one.dead:
+                one.throw()  # ends it where it stopped, so that what it opened is closed
+        _set(before)
 
 
-class _EndedError(Exception):
-    """Another thread failed."""
+def _let_others_pass() -> None:
+    """Stop here; returns when it is this pass's turn again."""
+    parent = getcurrent().parent
+    assert parent is not None
+    parent.switch()
+
+
+def _settings() -> tuple[Any, ...]:
+    """What a net may set for a while within its forward pass; PyTorch keeps it for the thread, not for the stack."""
+    casts = {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
+    return torch.is_grad_enabled(), casts
+
+
+def _set(settings: tuple[Any, ...]) -> None:
+    gradients, casts = settings
+    torch.set_grad_enabled(gradients)
+    for kind, (enabled, dtype) in casts.items():
+        torch.set_autocast_enabled(kind, enabled)
+        torch.set_autocast_dtype(kind, dtype)
