@@ -1,13 +1,18 @@
 """Residual feature alignment beside retrained models, and beside full fine-tuning with the same losses.
 
-    python benchmarks/rfa_quality.py [--parts class sample …] [--out results/rfa_quality.json]
+    python benchmarks/rfa_quality.py [--parts class samples …] [--cifar10 FOLDER] [--imdb FOLDER] [--out FILE]
 
-Fashion-MNIST (the first 1,000 images of each class, ResNet-8), fashion-mini (a small ViT) and IMDB (3,000 reviews, a
-small DistilBERT; --imdb FOLDER). What is in --folder is read, so a stopped run goes on. Accuracy of class requests and
-of retained examples is that on held-out examples, accuracy of sample requests that on the forgotten training
-examples. `distance` is the mean over stages and held-out retained examples of ‖h − h⁰‖ / ‖h⁰‖, where h⁰ is the
-original's; `membership` is the area under the curve when forgotten examples are told from unseen ones by their loss.
-Prints a JSON line per run, then differences to the retrained models with their 95 % intervals.
+Data, nets and recipes are those of benchmarks/settings.py (fashion-mini with a ResNet-8 and a small ViT, complete
+Fashion-MNIST and CIFAR-10 with a ResNet-8), and IMDB (3,000 reviews, a small DistilBERT). Parts: "class" (every class
+of a setting, beside full fine-tuning), "samples" (1 % and 10 % of the training examples), "text" (both on IMDB),
+"canaries" (examples with wrong labels), "gamma", "rank", "layers" (sweeps on fashion-mini). Rows and models that are
+in --folder are read, so a stopped run goes on; --collect only sums up.
+
+Accuracy of class requests and of retained examples is that on held-out examples, accuracy of sample requests that on
+the forgotten training examples (of canaries: with their wrong labels). `distance` is the mean over stages and held-out
+retained examples of ‖h − h⁰‖ / ‖h⁰‖, where h⁰ is the original's; `membership` is the area under the curve when
+forgotten examples are told from unseen ones by their loss. Sample requests are also audited. Prints a JSON line per
+row, then differences to the retrained models with their 95 % intervals.
 """
 
 import argparse
@@ -16,77 +21,69 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.stats import t
+from settings import SETTINGS, Setting, data_of, trained
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from rasura.activations import anatomy
 from rasura.contents import versions
 from rasura.data import Data, ForgetClasses, Request, load_data, read_samples, resolve
+from rasura.finding import Finding, audit_all
 from rasura.methods.contract import Problem, problem_of
 from rasura.methods.rfa import Rfa
-from rasura.progress import silent, terminal
-from rasura.runs import machine, train_run
+from rasura.progress import silent
+from rasura.runs import machine
 from rasura.training import Recipe, predict
 
-HOME = "/usr/share/datasets/fashion-mnist"
-"""Where Debian's package dataset-fashion-mnist puts the files."""
-PER_CLASS = {"train": 1000, "test": 500}
-CLASSES, SHARES = ("T-shirt/top", "Trouser"), ("10%", "1%")
-SEEDS = (0, 1)
-GAMMAS, RANKS = (0.2, 1.0, 5.0, 15.0), (2, 16)
+REVIEWS = Setting("imdb", "distilbert,width=64,depth=2,length=64", Recipe(epochs=6, batch_size=32), ("neg",))
+IMAGES = {name: SETTINGS[name] for name in ("fashion-mini", "fashion-mini-vit", "fashion-mnist", "cifar10")}
+SAMPLED = ("fashion-mini", "fashion-mini-vit", "cifar10")
+MAIN = "fashion-mini"
+SHARES, CANARIES = ("10%", "1%"), "canaries:200"
+SEEDS, REFERENCES = (0, 1), (1, 2)
+GAMMAS, RANKS = (0.2, 1.0, 5.0, 15.0), (1, 2, 8, 16)
 PLACES = (("all",), ("layer3", "head"), ("head",))
+SWEEPS = ("gamma", "rank", "layers")
 FULL_RATE = 1e-3
 """Adam's rate for all weights, of which each counts more than those of an adapter."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Data, net, recipe and seeds of some runs. Where there are fewer originals than seeds, one serves several."""
+class Row:
+    """One request to one original of a setting, and how it is met."""
 
-    data: str
-    net: str
-    recipe: Recipe
-    originals: tuple[int, ...] = SEEDS
-    references: tuple[int, ...] = (10, 11)
+    part: str
+    setting: str
+    words: str
+    seed: int
+    method: Rfa = field(default_factory=Rfa)
+    full: bool = False
 
+    @property
+    def name(self) -> str:
+        method = f"{self.method.gamma:g}-{self.method.rank}-{'-'.join(self.method.layers)}"
+        return f"{self.part}-{self.setting}-{self.words.replace('/', '')}-{self.seed}-{method}.json"
 
-FASHION = Setting("fashion-mnist", "resnet8", Recipe(epochs=5))
-MINI_VIT = Setting("fashion-mini", "vit", Recipe(epochs=15), originals=(0,), references=(1, 2))
-REVIEWS = Setting("imdb", "distilbert,width=64,depth=2,length=64", Recipe(epochs=6, batch_size=32))
-
-
-def data_of(setting: Setting, imdb: str) -> Data:
-    if setting.data == "imdb":
-        return load_data(f"text:{imdb},length=64")
-    if setting.data != "fashion-mnist":
-        return load_data(setting.data)
-    data, chosen = load_data(HOME), {}
-    for part, count in PER_CLASS.items():
-        labels = getattr(data, part).labels
-        rows = torch.cat([(labels == number).nonzero()[:count, 0] for number in range(len(data.classes))])
-        chosen[part] = getattr(data, part).take(rows.sort().values)
-    return replace(data, **chosen, name="fashion-mnist")
+    @property
+    def samples(self) -> bool:
+        return "%" in self.words or self.words.startswith("canaries")
 
 
-def request_of(words: str, data: Data) -> Request:
-    return read_samples(words, data) if words.endswith("%") else ForgetClasses([words])
-
-
-def net_of(setting: Setting, data: Data, folder: Path, seed: int, without: str = "") -> nn.Module:
-    """An original, or a model retrained without what is to be forgotten."""
-    home = folder / setting.data / setting.net.partition(",")[0]
-    name = f"without-{without.replace('/', '-')}-{seed}" if without else f"original-{seed}"
-    samples = read_samples(without, data) if without.endswith("%") else None
-    classes = (without,) if without and samples is None else ()
-    with terminal() as progress:
-        return train_run(data, setting.net, setting.recipe, classes, seed, home / name, progress, samples)
+def load(row: Row, folders: argparse.Namespace) -> tuple[Setting, Data]:
+    """A row's setting and data."""
+    setting = IMAGES.get(row.setting, REVIEWS)
+    source = f"text:{folders.imdb},length=64"
+    if row.words.startswith("canaries"):
+        source = f"{row.words}:{source if setting is REVIEWS else setting.data}"
+        return replace(setting, data=f"{setting.data} with canaries"), load_data(source)
+    return setting, load_data(source) if setting is REVIEWS else data_of(setting, folders.cifar10)
 
 
 def full_finetuning(method: Rfa, problem: Problem) -> nn.Module:
@@ -131,42 +128,59 @@ def measured(original: nn.Module, model: nn.Module, data: Data, request: Request
     return {"forget": accuracy, "retain": right.mean().item(), **found}
 
 
-def cell(setting: Setting, data: Data, words: str, seed: int, method: Rfa, folder: Path, full: bool) -> dict:
-    """One original and request: the original, the retrained models, the method, and full fine-tuning."""
-    request = request_of(words, data)
-    original = net_of(setting, data, folder, setting.originals[seed % len(setting.originals)])
-    problem = problem_of(original, data, request, seed, silent)
-    rows = {"original": measured(original, original, data, request)}
-    for number in setting.references:
-        rows[f"retrained {number}"] = measured(original, net_of(setting, data, folder, number, words), data, request)
+def measure(row: Row, folders: argparse.Namespace) -> dict:
+    """The original, the retrained models, the method, and full fine-tuning."""
+    setting, data = load(row, folders)
+    without = row.words if row.samples else (row.words,)
+    request = read_samples(row.words, data) if row.samples else ForgetClasses([row.words])
+    original = trained(setting, data, folders.folder, row.seed)
+    problem = problem_of(original, data, request, row.seed, silent)
+    models = {"original": measured(original, original, data, request)}
+    references = {
+        f"retrained {number}": trained(setting, data, folders.folder, number, without) for number in REFERENCES
+    }
+    models |= {name: measured(original, reference, data, request) for name, reference in references.items()}
     begun = time.perf_counter()
-    model, record = method(problem)
+    model, record = row.method(problem)
     seconds = time.perf_counter() - begun
-    rows["rfa"] = measured(original, model, data, request) | {"seconds": seconds}
-    if full:
-        rows["full fine-tuning"] = measured(original, full_finetuning(method, problem), data, request)
+    models["rfa"] = measured(original, model, data, request) | {"seconds": seconds}
+    if row.full:
+        models["full fine-tuning"] = measured(original, full_finetuning(row.method, problem), data, request)
+    verdicts = {}
+    if row.samples:
+        judged = {"original": original, "rfa": model}
+        findings = audit_all(judged, data, request, original, list(references.values()), row.seed, silent)
+        verdicts = {name: said(finding) for name, finding in findings.items()}
     residuals = {part: [line[-1] for line in record["residuals"][part]] for part in ("retain", "forget")}
-    about = {"data": setting.data, "net": setting.net, "epochs": setting.recipe.epochs, "request": words, "seed": seed}
-    return about | {"trainable_share": record["trainable_share"], "residuals": residuals, "rows": rows}
+    about = {"part": row.part, "setting": row.setting, "net": setting.net, "epochs": setting.recipe.epochs}
+    about |= {"request": row.words, "seed": row.seed, "settings": asdict(row.method)}
+    return about | {
+        "trainable_share": record["trainable_share"],
+        "residuals": residuals,
+        "rows": models,
+        "audit": verdicts,
+    }
 
 
-def plan(parts: list[str]) -> Iterator[tuple[str, Setting, str, int, Rfa, bool]]:
-    """Part, setting, request, seed, method, and whether full fine-tuning is run beside it."""
-    if "class" in parts:
-        yield from (("class", FASHION, name, seed, Rfa(), True) for seed in SEEDS for name in CLASSES)
-    if "sample" in parts:
-        yield from (("sample", FASHION, share, seed, Rfa(), False) for share in SHARES for seed in SEEDS)
-    if "vit" in parts:
-        yield from (("vit", MINI_VIT, name, seed, Rfa(), True) for seed in SEEDS for name in CLASSES[:1])
-    if "text" in parts:
-        yield from (("text", REVIEWS, words, seed, Rfa(), False) for words in ("10%", "neg") for seed in SEEDS)
-    if "layers" in parts:
-        yield from (("layers", FASHION, "T-shirt/top", 0, Rfa(layers=places), False) for places in PLACES)
-    if "gamma" in parts:
-        both = [(gamma, words) for words in ("T-shirt/top", "10%") for gamma in GAMMAS]
-        yield from (("gamma", FASHION, words, 0, Rfa(gamma=gamma), False) for gamma, words in both)
-    if "rank" in parts:
-        yield from (("rank", FASHION, "T-shirt/top", 0, Rfa(rank=rank), False) for rank in RANKS)
+def said(finding: Finding) -> dict:
+    """The verdict, and the areas under the curve of what tells forgotten from unseen examples."""
+    scores = (one for one in finding.content["comparisons"] if one["decoder"] == "membership")
+    areas = {one["layer"]: {"model": one["model"], "retrained": one["references"]} for one in scores}
+    return {"verdict": finding.verdict, "where": finding.where, "reason": finding.reason, "membership": areas}
+
+
+def plan() -> Iterator[Row]:
+    """Every row of every part."""
+    for name, setting in IMAGES.items():
+        seeds = SEEDS[:1] if name == "fashion-mnist" else SEEDS
+        yield from (Row("class", name, words, seed, full=True) for seed in seeds for words in setting.classes)
+    yield from (Row("samples", name, share, seed) for name in SAMPLED for share in SHARES for seed in SEEDS)
+    yield from (Row("text", "imdb", words, seed, full=words == "neg") for words in (*SHARES, "neg") for seed in SEEDS)
+    yield from (Row("canaries", name, CANARIES, seed) for name in (MAIN, "imdb") for seed in SEEDS)
+    for words in ("T-shirt/top", "10%"):
+        yield from (Row("gamma", MAIN, words, 0, Rfa(gamma=gamma)) for gamma in GAMMAS)
+    yield from (Row("rank", MAIN, "T-shirt/top", 0, Rfa(rank=rank)) for rank in RANKS)
+    yield from (Row("layers", MAIN, "T-shirt/top", 0, Rfa(layers=places)) for places in PLACES)
 
 
 def difference(cells: list[dict], who: str, score: str, to: Callable[[dict], float]) -> dict:
@@ -181,56 +195,54 @@ def of_retrained(score: str) -> Callable[[dict], float]:
     return lambda rows: float(np.mean([one[score] for name, one in rows.items() if name.startswith("retrained")]))
 
 
-def summary(cells: list[dict]) -> list[dict]:
-    found, groups = [], {(one["part"], one["request"] if one["request"].endswith("%") else "classes") for one in cells}
-    for part, kind in sorted(groups):
-        these = [one for one in cells if one["part"] == part and one["request"].endswith("%") == kind.endswith("%")]
-        these = [one for one in these if kind == "classes" or one["request"] == kind]
-        if part in ("gamma", "rank", "layers"):
-            continue
-        row: dict = {"part": part, "request": kind, "forget accuracy": [one["rows"]["rfa"]["forget"] for one in these]}
-        for score in ("forget", "retain", *(["membership"] if kind.endswith("%") else [])):
-            row[f"{score} less retrained"] = difference(these, "rfa", score, of_retrained(score))
+def summary(rows: list[dict]) -> list[dict]:
+    """Differences to the retrained models by setting and request; classes of a setting together."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in rows:
+        if row["part"] not in SWEEPS:
+            samples = "membership" in row["rows"]["rfa"]
+            kind = row["request"] if samples else "classes"
+            groups.setdefault((row["part"], row["setting"], row["net"], kind), []).append(row)
+    found = []
+    for (part, setting, net, kind), these in groups.items():
+        accuracies = {who: [one["rows"][who]["forget"] for one in these] for who in ("original", "rfa")}
+        line: dict = {"part": part, "setting": setting, "net": net, "request": kind, "forget accuracy": accuracies}
+        for score in ("forget", "retain", *(["membership"] if kind != "classes" else [])):
+            line[f"{score} less retrained"] = difference(these, "rfa", score, of_retrained(score))
         if all("full fine-tuning" in one["rows"] for one in these):
             full = "distance less full fine-tuning"
-            row[full] = difference(these, "rfa", "distance", lambda rows: rows["full fine-tuning"]["distance"])
-        found.append(row)
+            line[full] = difference(these, "rfa", "distance", lambda rows: rows["full fine-tuning"]["distance"])
+        found.append(line)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["class", "sample", "vit", "text", "layers", "gamma", "rank"]
-    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
+    rows = list(plan())
+    for name in ("parts", "settings"):
+        known = list(dict.fromkeys(getattr(row, name.removesuffix("s")) for row in rows))
+        parser.add_argument(f"--{name}", nargs="+", default=known, choices=known)
+    parser.add_argument("--cifar10", default="cifar-10-batches-bin", help="folder of the binary version")
     parser.add_argument("--imdb", default="imdb", help="folder with train.jsonl and test.jsonl")
     parser.add_argument("--folder", type=Path, default=Path("runs/rfa"), help="where models and rows are kept")
     parser.add_argument("--collect", action="store_true", help="only sum up the rows that are in the folder")
     parser.add_argument("--out", type=Path, help="also write all of it to this JSON file")
     arguments = parser.parse_args()
-    cells, data = [], {}
-    for part, setting, words, seed, method, full in plan(arguments.parts):
-        settings = asdict(method)
-        name = "-".join(
-            [part, words.replace("/", ""), str(seed), f"{method.gamma:g}", str(method.rank), *method.layers]
-        )
-        kept = arguments.folder / "cells" / f"{name}.json"
-        if arguments.collect and not kept.exists():
-            continue
-        if not kept.exists() or json.loads(kept.read_text())["settings"] != json.loads(json.dumps(settings)):
-            data.setdefault(setting, data_of(setting, arguments.imdb))
-            found = cell(setting, data[setting], words, seed, method, arguments.folder, full)
+    found = []
+    for row in (one for one in rows if one.part in arguments.parts and one.setting in arguments.settings):
+        kept = arguments.folder / "rows" / row.name
+        if not kept.exists() and not arguments.collect:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps({"part": part, "settings": settings, **found}))
-            print(json.dumps(found), flush=True)
-        cells.append(json.loads(kept.read_text()))
-    for row in summary(cells):
-        print(json.dumps(row), flush=True)
+            kept.write_text(json.dumps(measure(row, arguments)))
+            print(kept.read_text(), flush=True)
+        if kept.exists():
+            found.append(json.loads(kept.read_text()))
+    for line in summary(found):
+        print(json.dumps(line), flush=True)
     if arguments.out:
         about = {"command": "python benchmarks/rfa_quality.py", "machine": machine(), "versions": versions()}
-        about |= {"seeds": SEEDS, "images_per_class": PER_CLASS}
-        about |= {"parts": sorted({one["part"] for one in cells})}
-        rows = {"summary": summary(cells), "cells": cells}
-        arguments.out.write_text(json.dumps(about | rows, indent=1) + "\n")
+        content = about | {"seeds": SEEDS, "summary": summary(found), "rows": found}
+        arguments.out.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from comparison import HOME, between
 from torch import nn
 
-from rasura.data import Data, load_data
+from rasura.data import Data, load_data, read_samples
 from rasura.progress import terminal
 from rasura.runs import train_run
 from rasura.training import Recipe
@@ -50,9 +50,12 @@ def data_of(setting: Setting, cifar10: str) -> Data:
     return replace(data, train=train, name=setting.data)
 
 
-def trained(setting: Setting, data: Data, folder: Path, seed: int, without: tuple[str, ...] = ()) -> nn.Module:
-    """An original, or a model retrained without some classes; read where it lies in the folder."""
+def trained(setting: Setting, data: Data, folder: Path, seed: int, without: tuple[str, ...] | str = ()) -> nn.Module:
+    """An original, or a model retrained without some classes, or samples in words; read where it lies in the folder."""
     home = folder / "models" / setting.data / setting.net.partition(",")[0]
-    name = f"without-{'-'.join(without).replace('/', '-')}-{seed}" if without else f"original-{seed}"
+    samples = read_samples(without, data) if isinstance(without, str) else None
+    classes = () if isinstance(without, str) else without
+    words = without if isinstance(without, str) else "-".join(without)
+    name = f"without-{words.replace('/', '-').replace(':', '-')}-{seed}" if words else f"original-{seed}"
     with terminal() as progress:
-        return train_run(data, setting.net, setting.recipe, without, seed, home / name, progress)
+        return train_run(data, setting.net, setting.recipe, classes, seed, home / name, progress, samples)

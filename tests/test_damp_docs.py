@@ -8,6 +8,7 @@ from docs_tables import rows_between
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "damp.md").read_text(encoding="utf-8")
 ABLATION = json.loads((ROOT / "results" / "damp_ablation.json").read_text(encoding="utf-8"))
+COST = json.loads((ROOT / "results" / "damp_cost.json").read_text(encoding="utf-8"))["rows"]
 SCORES = ("few_shot_5_above_retrained", "few_shot_10_above_retrained")
 
 
@@ -44,11 +45,16 @@ def summary_line(one: dict) -> str:
     return f"| {' | '.join([one['data'], one['net'], one['method'], met, forget, *apart, verdicts])} |"
 
 
+def cost_line(row: dict) -> str:
+    return f"| {row['model']} | {row['method']} | {row['images']:,} | {row['ratio']:.2f} | {row['peak_mib']:,.0f} |"
+
+
 BLOCKS = {
     "main": lambda: main_lines(False),
     "several": lambda: main_lines(True),
     "beside": lambda: summary_lines(False),
     "fields": lambda: summary_lines(True),
+    "cost": lambda: [cost_line(row) for row in COST],
 }
 """Tables of the page, and what they hold."""
 
@@ -63,3 +69,11 @@ def test_the_aims_are_met_as_often_as_is_said():
     for data in dict.fromkeys(row["data"] for row in rows):
         these = [row for row in rows if row["data"] == data]
         assert f"{data}: {sum(row['aims_met'] for row in these)} of {len(these)}" in PAGE
+
+
+def test_what_is_said_of_cost_is_so():
+    whole = [row for row in COST if row["images"] == 2000]
+    assert len(whole) == 6 and max(row["ratio"] for row in whole) <= 1.15
+    one_shot = [row for row in whole if row["method"] == "damp, one-shot"]
+    grows = ", ".join(f"{row['peak_mib']:,.0f} to {row['peak_mib_twice_the_images']:,.0f}" for row in one_shot)
+    assert f"in MiB, {grows}." in PAGE

@@ -84,7 +84,7 @@ def problem_for(net: str, classes: tuple[int, ...] = (3,)) -> Problem:
 def shortened(name: str) -> Any:
     """The method with its default settings, save those that only say how long it runs."""
     method: Any = methods.method_class(name)()
-    least = {"epochs": 2, "noise": 16, "noise_steps": 2, "steps": 5, "unseen_epochs": 1, "generator_epochs": 1}
+    least = {"epochs": 2, "noise": 16, "noise_steps": 2, "steps": 5, "unseen_steps": 1, "generator_epochs": 1}
     return replace(method, **{key: min(least[key], value) for key, value in vars(method).items() if key in least})
 
 

@@ -29,7 +29,7 @@ from rasura.testing import check_method, small_problem
 from rasura.training import Batch
 
 VIT = "vit,patch=2,width=16,depth=2"
-QUICK = Rfa(steps=6, batch_size=32, forget_batch_size=16, unseen_epochs=1)
+QUICK = Rfa(steps=6, batch_size=32, forget_batch_size=16, unseen_steps=1)
 
 
 def bare() -> nn.Module:
@@ -150,7 +150,7 @@ POINTS = (Point("first"), Point("last"))
 TEACHER, STUDENT = Scaled(1, 1), Scaled(1.5, 0.8)
 
 
-def aligned(goals: Goals, gamma: float = 2.0) -> tuple[float, Alignment]:
+def aligned(goals: Goals, gamma: float = 2.0, weight: float = 1.0) -> tuple[float, Alignment]:
     """The loss with the first two examples retained and the last two to forget."""
     from contextlib import nullcontext
 
@@ -158,7 +158,7 @@ def aligned(goals: Goals, gamma: float = 2.0) -> tuple[float, Alignment]:
         examples_from(torch.tensor(INPUTS[rows]).double(), torch.tensor(LABELS[rows])) for rows in ([0, 1], [2, 3])
     ]
     forget_part = replace(parts[1], source=torch.tensor(INPUTS[2:]))
-    loss = Alignment(POINTS, forget_part, goals, gamma, 2, lambda _: nullcontext(TEACHER), seed=0)
+    loss = Alignment(POINTS, forget_part, goals, gamma, weight, 2, lambda _: nullcontext(TEACHER), seed=0)
     batch = Batch(torch.tensor(INPUTS[:2]), parts[0].labels, torch.arange(2))
     loss._drawn = iter([torch.arange(2)])
     return loss(STUDENT, batch).item(), loss
@@ -168,14 +168,14 @@ def log_softmax(values: np.ndarray) -> np.ndarray:
     return values - np.log(np.exp(values).sum(-1, keepdims=True))
 
 
-def by_hand(goal: np.ndarray, answers: np.ndarray, closed: list[int], gamma: float = 2.0) -> float:
+def by_hand(goal: np.ndarray, answers: np.ndarray, closed: list[int], gamma: float = 2.0, weight: float = 1) -> float:
     """The formula of `Alignment`, in NumPy. Goals are those of layers that scale by 1."""
     said, student = INPUTS.copy(), INPUTS * 1.2
     said[:, closed] = -np.inf
     said[2:] = answers
     wanted = np.exp(log_softmax(said))
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(wanted > 0, wanted * (np.log(wanted) - log_softmax(student)), 0).sum(1)
+        terms = weight * np.where(wanted > 0, wanted * (np.log(wanted) - log_softmax(student)), 0).sum(1)
     where = np.concatenate([INPUTS[:2], goal])
     for scale in (1.5, 1.2):
         terms = terms + ((INPUTS * scale - where) ** 2).sum(1) / (INPUTS**2).sum(1)
@@ -188,11 +188,19 @@ def masked(closed: list[int]) -> np.ndarray:
     return answers
 
 
-@pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_the_loss_is_the_stated_one(gamma):
-    value, _ = aligned(Goals("retain-centroid", (1,)), gamma)
+@pytest.mark.parametrize(("gamma", "weight"), [(0.5, 1.0), (2.0, 1.0), (2.0, 10.0)])
+def test_the_loss_is_the_stated_one(gamma, weight):
+    value, _ = aligned(Goals("retain-centroid", (1,)), gamma, weight)
     centroid = np.tile(INPUTS[:2].mean(0), (2, 1))
-    assert value == pytest.approx(by_hand(centroid, masked([1]), [1], gamma), rel=1e-6)
+    assert value == pytest.approx(by_hand(centroid, masked([1]), [1], gamma, weight), rel=1e-6)
+
+
+def test_settings_left_open_follow_the_request():
+    problem = problem_for("convnet")
+    for given, expected in ((problem, (1.0, 1.0, 64, 32)), (for_samples(problem), (5.0, 10.0, 32, 64))):
+        found = Rfa().resolved(given)
+        assert (found.gamma, found.answer_weight, found.batch_size, found.forget_batch_size) == expected
+    assert Rfa(gamma=3.0, batch_size=7).resolved(problem) == replace(Rfa().resolved(problem), gamma=3.0, batch_size=7)
 
 
 def test_the_nearest_retained_example_is_the_nearest():
@@ -359,6 +367,9 @@ def test_settings_that_the_net_cannot_have_are_refused(settings, message):
         ({"rank": -1}, "rank: -1"),
         ({"gamma": -1}, "gamma: -1"),
         ({"steps": 0}, "steps: 0"),
+        ({"answer_weight": -1}, "answer_weight: -1"),
+        ({"batch_size": -1}, "batch_size: -1"),
+        ({"unseen_steps": 0}, "unseen_steps: 0"),
         ({"target": "retain-smaple"}, "did you mean 'retain-sample'"),
         ({"answers": "none"}, "answers: 'none' is unknown"),
     ],

@@ -213,7 +213,7 @@ def test_train_forget_audit_and_report_of_texts(kind, trained, tmp_path, capsys)
     runs, spec = trained
     asked = ["--forget", "pos"] if kind == "class" else ["--forget-samples", "10%"]
     usual = ["--model", str(runs / "original"), "--data", spec, *asked, "--json"]
-    brief = ["--steps", "60", "--learning-rate", "0.02", "--unseen-epochs", "2", "--keep-adapter"]
+    brief = ["--steps", "60", "--learning-rate", "0.02", "--unseen-steps", "60", "--keep-adapter"]
     capsys.readouterr()
     assert main(["forget", "rfa", *usual, *brief, "--out", str(tmp_path / "forgetful")]) == 0
     record = json.loads(capsys.readouterr().out)

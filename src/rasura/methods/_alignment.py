@@ -48,14 +48,15 @@ class Goals:
 class Alignment:
     """L_retain + gamma · L_forget of a batch of retained examples and one of examples to forget.
 
-    L_retain is the mean over examples of Σ_ℓ ‖h_ℓ − h⁰_ℓ‖² / ‖h⁰_ℓ‖² + KL(teacher ‖ student). L_forget has the goal's
-    features in the place of h⁰ in the numerator, and the goal's answers in the place of the teacher's.
+    L_retain is the mean over examples of Σ_ℓ ‖h_ℓ − h⁰_ℓ‖² / ‖h⁰_ℓ‖² + answer_weight · KL(teacher ‖ student). L_forget
+    has the goal's features in the place of h⁰ in the numerator, and the goal's answers in the place of the teacher's.
 
     Attributes:
         points: where features are aligned.
         forget: the examples to forget.
         goals: see `Goals`.
         gamma: weight of L_forget.
+        answer_weight: of the answers beside the features.
         forget_batch_size: examples to forget per step.
         teacher: see `Teacher`.
         seed: of all draws.
@@ -67,6 +68,7 @@ class Alignment:
     forget: Examples
     goals: Goals
     gamma: float
+    answer_weight: float
     forget_batch_size: int
     teacher: Teacher
     seed: int
@@ -89,7 +91,8 @@ class Alignment:
         errors = torch.stack([_errors(*layer) for layer in zip(before, after, pairs, strict=True)])
         self._note(before, after, errors.detach(), border)
         paired = torch.cat([allowed.new_ones(border), allowed.any(1)])
-        values = (errors * paired).sum(0) + divergence(self._answers(said, chosen, pairs[-1]), logits)
+        answers = divergence(self._answers(said, chosen, pairs[-1]), logits)
+        values = (errors * paired).sum(0) + self.answer_weight * answers
         return values[:border].mean() + self.gamma * values[border:].mean()
 
     def _allowed(self, chosen: Tensor, labels: Tensor) -> Tensor:

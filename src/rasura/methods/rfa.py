@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rasura.activations import Anatomy, Point, anatomy, is_operator
 from rasura.errors import InputError, unknown
 from rasura.methods._alignment import Alignment, Goals, Target, Teacher, endless, summary
 from rasura.methods._strength import Strength
+from rasura.methods._unseen import said_unseen
 from rasura.methods.contract import Problem, Reads
-from rasura.models import hash_of_model, reinitialised
+from rasura.models import hash_of_model
 from rasura.models.adapters import (
     adapters_off,
     keep_adapter,
@@ -23,7 +24,7 @@ from rasura.models.adapters import (
     weights_of_adapter,
     with_new_adapter,
 )
-from rasura.training import Recipe, fit, predict
+from rasura.training import Recipe, fit
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -32,6 +33,8 @@ Answers = Literal["auto", "masked", "partner", "unseen"]
 
 EVERY = "all"
 USUAL_RANK = 8
+FOR_CLASSES: dict[str, Any] = {"gamma": 1.0, "answer_weight": 1.0, "batch_size": 64, "forget_batch_size": 32}
+FOR_SAMPLES: dict[str, Any] = {"gamma": 5.0, "answer_weight": 10.0, "batch_size": 32, "forget_batch_size": 64}
 MOVED = 0.5
 """Residual norm on retained examples, as a share of the features' norm, above which a warning is given."""
 
@@ -68,13 +71,16 @@ class Rfa:
         answers: what is to be said of an example to forget: what the model said without the forgotten classes
             (masked, for classes), what it says of the retained example that the features move to (partner; with
             retain-centroid the mean prediction for its class), or what a net says that was trained for
-            `unseen_epochs` on the retained examples alone (unseen). auto: masked for classes, unseen for samples.
+            `unseen_steps` on the retained examples alone, from the original's shrunk weights on (unseen). auto:
+            masked for classes, unseen for samples.
         gamma: weight of the examples to forget beside the retained ones; 0 means 1 for classes, 5 for samples.
+        answer_weight: of the answers beside the features; 0 means 1 for classes, 10 for samples, whose features hardly
+            differ from what they are to be.
         steps: of Adam (one-cycle schedule). 1 or more.
         learning_rate: the highest. Above 0.
-        batch_size: retained examples per step. 1 or more.
-        forget_batch_size: examples to forget per step. 1 or more.
-        unseen_epochs: with unseen answers, passes over the retained examples. 1 or more.
+        batch_size: retained examples per step; 0 means 64 for classes, 32 for samples.
+        forget_batch_size: examples to forget per step; 0 means 32 for classes, 64 for samples.
+        unseen_steps: with unseen answers, at least so many in whole passes over the retained examples. 1 or more.
         keep_adapter: also store the adapter on its own, in PEFT's format, in the folder adapter/ beside the weights.
     """
 
@@ -84,25 +90,26 @@ class Rfa:
     target: Literal["auto", Target] = "auto"
     answers: Answers = "auto"
     gamma: float = 0.0
+    answer_weight: float = 0.0
     steps: int = 100
     learning_rate: float = 0.02
-    batch_size: int = 64
-    forget_batch_size: int = 32
-    unseen_epochs: int = 2
+    batch_size: int = 0
+    forget_batch_size: int = 0
+    unseen_steps: int = 100
     keep_adapter: bool = False
 
     reads: ClassVar[tuple[Reads, ...]] = ("forget", "retain")
     strength: ClassVar[Strength] = Strength("gamma", 0.01, 100.0)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 0:
-            raise InputError(f"rank: {self.rank!r}; allowed: a whole number, 0 or more")
-        for name in ("steps", "batch_size", "forget_batch_size", "unseen_epochs"):
+        least = {"rank": 0, "batch_size": 0, "forget_batch_size": 0, "steps": 1, "unseen_steps": 1}
+        for name, lowest in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name}: {value!r}; allowed: a whole number, 1 or more")
-        if not 0 <= self.gamma < torch.inf:
-            raise InputError(f"gamma: {self.gamma}; allowed: 0 or more")
+            if not isinstance(value, int) or value < lowest:
+                raise InputError(f"{name}: {value!r}; allowed: a whole number, {lowest} or more")
+        for name in ("gamma", "answer_weight"):
+            if not 0 <= getattr(self, name) < torch.inf:
+                raise InputError(f"{name}: {getattr(self, name)}; allowed: 0 or more")
         if not 0 < self.learning_rate < torch.inf:
             raise InputError(f"learning_rate: {self.learning_rate}; allowed: above 0")
         for name, known in (("target", ("auto", *get_args(Target))), ("answers", get_args(Answers))):
@@ -144,23 +151,29 @@ class Rfa:
 
     def loss(self, problem: Problem, points: tuple[Point, ...], teacher: Teacher) -> Alignment:
         """What is minimised; the teacher may also be another model (full fine-tuning with the same losses)."""
-        gamma = self.gamma or (1.0 if problem.forget_classes else 5.0)
-        rest = gamma, self.forget_batch_size, teacher, problem.seed
+        mine = self.resolved(problem)
+        rest = mine.gamma, mine.answer_weight, mine.forget_batch_size, teacher, problem.seed
         return Alignment(points, problem.forget, self._goals(problem), *rest)
 
     def train(self, net: nn.Module, problem: Problem, loss: Alignment) -> None:
         """Minimise the loss in whatever of the net requires gradients."""
-        rows = endless(len(problem.retain), self.batch_size, torch.Generator().manual_seed(problem.seed))
+        batch_size = self.resolved(problem).batch_size
+        rows = endless(len(problem.retain), batch_size, torch.Generator().manual_seed(problem.seed))
         drawn = problem.retain.take(torch.cat([next(rows) for _ in range(self.steps)]))
         recipe = Recipe(
             epochs=1,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
             optimiser="adamw",
             learning_rate=self.learning_rate,
             weight_decay=0,
             augment=problem.recipe.augment,
         )
         fit(net, drawn, recipe, problem.seed, loss, progress=problem.progress, label="rfa")
+
+    def resolved(self, problem: Problem) -> "Rfa":
+        """With the usual values for classes or for samples where a setting is 0."""
+        usual = FOR_CLASSES if problem.forget_classes else FOR_SAMPLES
+        return replace(self, **{name: value for name, value in usual.items() if not getattr(self, name)})
 
     def _ranks(self, net: nn.Module, parts: Anatomy) -> dict[str, int]:
         """The rank of the adapter of each layer that gets one."""
@@ -195,16 +208,9 @@ class Rfa:
         own = None if whole else problem.forget.labels
         if answers != "unseen":
             return Goals(target, closed, borrowed=answers == "partner", partners=own)
-        said = self._unseen(problem)
+        said = said_unseen(problem, self.unseen_steps, closed, "rfa: unseen")
         said[:, list(closed)] = -torch.inf
         return Goals(target, closed, said, partners=None if whole else said.argmax(1))
-
-    def _unseen(self, problem: Problem) -> Tensor:
-        """What a net that never saw the examples to forget says of them: logits `[N, K]`."""
-        recipe = replace(problem.recipe, epochs=self.unseen_epochs)
-        net = reinitialised(problem.model, problem.seed)
-        fit(net, problem.retain, recipe, problem.seed, progress=problem.progress, label="rfa: unseen")
-        return predict(net, problem.forget)
 
 
 def _itself(adapted: "PeftModel") -> Teacher:

@@ -1,0 +1,55 @@
+"""What a model would say of examples that it had never seen: a guess at what retraining would make of them."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from rasura.methods._losses import divergence, frozen
+from rasura.methods.contract import Problem
+from rasura.models import logits_of, reinitialised
+from rasura.training import Batch, Loss, fit, predict
+
+SHRINK = 0.4
+"""What is left of every weight matrix: so much is forgotten of single examples, so little of how to see."""
+NOISE = 0.2
+"""Share of freshly drawn weights that is added."""
+
+
+def said_unseen(problem: Problem, steps: int, closed: tuple[int, ...], label: str) -> Tensor:
+    """What a net says of the examples to forget that was trained on the retained ones alone: logits `[N, K]`.
+
+    It starts from the original, shrunk and perturbed (Ash and Adams 2020, "On warm-starting neural network training",
+    arXiv 1910.08475), and learns what the original says of retained examples without the closed classes. From nothing,
+    as few passes make a worse net than retraining does, and its answers would be too unsure.
+
+    Args:
+        steps: at least so many in whole passes over the retained examples, if the recipe has as many.
+        closed: classes that nothing is to be answered with.
+    """
+    batches = math.ceil(len(problem.retain) / problem.recipe.batch_size)
+    recipe = replace(problem.recipe, epochs=min(math.ceil(steps / batches), problem.recipe.epochs))
+    net = _loosened(problem)
+    loss = _repeating(frozen(problem.model), closed)
+    fit(net, problem.retain, recipe, problem.seed, loss, progress=problem.progress, label=label)
+    return predict(net, problem.forget)
+
+
+def _loosened(problem: Problem) -> nn.Module:
+    net, fresh = problem.copy_of_model(), reinitialised(problem.model, problem.seed)
+    with torch.no_grad():
+        for weight, drawn in zip(net.parameters(), fresh.parameters(), strict=True):
+            if weight.ndim > 1:  # the scales of norms and the biases stay: without them nothing gets through at first
+                weight.mul_(SHRINK).add_(drawn, alpha=NOISE)
+    return net
+
+
+def _repeating(teacher: nn.Module, closed: tuple[int, ...]) -> Loss:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        with torch.no_grad():
+            said = logits_of(teacher, batch.inputs).clone()
+        said[:, list(closed)] = -torch.inf
+        return divergence(said, logits_of(model, batch.inputs)).mean()
+
+    return loss
