@@ -17,6 +17,7 @@ from rasura import InputError
 from rasura.auditing.adversarial_membership import boundary_distance
 from rasura.auditing.comparison import Comparison
 from rasura.auditing.evidence import membership_comparisons
+from rasura.auditing.gates import largest_area
 from rasura.auditing.members import Members, expected_scatter, pair_values
 from rasura.auditing.membership import (
     DIRECTIONS,
@@ -517,3 +518,12 @@ def test_examples_in_docstrings_are_true():
     names = ("membership", "members")
     modules = [importlib.import_module(f"rasura.auditing.{name}") for name in names]
     assert all(doctest.testmod(one).failed == 0 < doctest.testmod(one).attempted for one in modules)
+
+
+@pytest.mark.parametrize("pairs", [20, 80])
+def test_few_pairs_do_not_accuse_a_reference_that_never_saw_them(pairs):
+    """Values that know nothing exceed the limit once in a hundred; 55 % alone would accuse one in eight or more."""
+    generator = np.random.default_rng(0)
+    labels = np.zeros(pairs)
+    areas = np.array([pair_values(generator.normal(size=(2, pairs)), labels).mean() for _ in range(2000)])
+    assert (areas > largest_area(pairs)).mean() < 0.02 and (areas > 0.55).mean() > 0.12
