@@ -80,7 +80,7 @@ def _wait(given: Problem) -> None:
 
 
 def timed(model: str, name: str, images: int, runs: int, device: str) -> dict[str, Any]:
-    """Medians of pairs of a plain pass and the method, one after the other, after a warm-up of each."""
+    """Medians of pairs of a plain pass and the method, one after the other, after a warm-up of the method."""
     given, method = problem(MODELS[model], images, device), METHODS[name](images)
     best = fastest_batch(problem(MODELS[model], min(images, BATCHES[-1]), device))
     solve(given, method)

@@ -75,5 +75,6 @@ def test_what_is_said_of_cost_is_so():
     whole = [row for row in COST if row["images"] == 2000]
     assert len(whole) == 6 and max(row["ratio"] for row in whole) <= 1.15
     one_shot = [row for row in whole if row["method"] == "damp, one-shot"]
+    assert max(row["peak_mib_twice_the_images"] / row["peak_mib"] for row in one_shot) < 4 / 3
     grows = ", ".join(f"{row['peak_mib']:,.0f} to {row['peak_mib_twice_the_images']:,.0f}" for row in one_shot)
     assert f"in MiB, {grows}." in PAGE

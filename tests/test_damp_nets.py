@@ -488,7 +488,7 @@ class Casting(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         first = self.one(inputs)
         assert first.dtype == torch.float32 and not first.requires_grad
-        with torch.autocast("cpu", torch.bfloat16), torch.enable_grad(), self.counted():
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False), torch.enable_grad(), self.counted():
             middle = self.two(first)
         assert middle.dtype == torch.bfloat16 and middle.requires_grad
         return self.head(middle.float())
@@ -518,7 +518,8 @@ def test_micro_batches_keep_their_own_settings_and_close_what_they_opened():
     fail = True
     with pytest.raises(KeyError, match="inside"):
         lockstep(model, *given)
-    assert model.inside == 0 and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    assert model.inside == 0 and torch.is_grad_enabled()
+    assert torch.is_autocast_cache_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def test_batch_norms_get_the_statistics_of_retained_examples():

@@ -520,10 +520,11 @@ def test_examples_in_docstrings_are_true():
     assert all(doctest.testmod(one).failed == 0 < doctest.testmod(one).attempted for one in modules)
 
 
-@pytest.mark.parametrize("pairs", [20, 80])
-def test_few_pairs_do_not_accuse_a_reference_that_never_saw_them(pairs):
+@pytest.mark.parametrize(("pairs", "classes"), [(20, 1), (80, 1), (20, 10), (80, 10)])
+def test_few_pairs_do_not_accuse_a_reference_that_never_saw_them(pairs, classes):
     """Values that know nothing exceed the limit once in a hundred; 55 % alone would accuse one in eight or more."""
     generator = np.random.default_rng(0)
-    labels = np.zeros(pairs)
+    labels = np.arange(pairs) ** 2 % classes  # unequal classes
     areas = np.array([pair_values(generator.normal(size=(2, pairs)), labels).mean() for _ in range(2000)])
-    assert (areas > largest_area(pairs)).mean() < 0.02 and (areas > 0.55).mean() > 0.12
+    accused = (areas > largest_area(pairs, len(np.unique(labels)))).mean()
+    assert 0.002 < accused < 0.018 and (areas > 0.55).mean() > 0.12

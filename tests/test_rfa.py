@@ -2,6 +2,7 @@
 
 import copy
 import gc
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -152,8 +153,6 @@ TEACHER, STUDENT = Scaled(1, 1), Scaled(1.5, 0.8)
 
 def aligned(goals: Goals, gamma: float = 2.0, weight: float = 1.0) -> tuple[float, Alignment]:
     """The loss with the first two examples retained and the last two to forget."""
-    from contextlib import nullcontext
-
     parts = [
         examples_from(torch.tensor(INPUTS[rows]).double(), torch.tensor(LABELS[rows])) for rows in ([0, 1], [2, 3])
     ]
@@ -198,8 +197,10 @@ def test_the_loss_is_the_stated_one(gamma, weight):
 def test_settings_left_open_follow_the_request():
     problem = problem_for("convnet")
     for given, expected in ((problem, (1.0, 1.0, 64, 32)), (for_samples(problem), (5.0, 10.0, 32, 64))):
-        found = Rfa().resolved(given)
+        found = Rfa(answers="partner").resolved(given)
         assert (found.gamma, found.answer_weight, found.batch_size, found.forget_batch_size) == expected
+        loss = Rfa(answers="partner").loss(given, POINTS, lambda _: nullcontext(TEACHER))
+        assert (loss.gamma, loss.answer_weight, loss.forget_batch_size) == (*expected[:2], expected[3])
     assert Rfa(gamma=3.0, batch_size=7).resolved(problem) == replace(Rfa().resolved(problem), gamma=3.0, batch_size=7)
 
 

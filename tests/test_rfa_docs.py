@@ -2,6 +2,9 @@
 
 import json
 from pathlib import Path
+from statistics import fmean
+
+from docs_tables import rows_between
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "rfa.md").read_text(encoding="utf-8")
@@ -17,28 +20,45 @@ def points(one: dict) -> str:
     return f"{100 * one['mean']:+.1f}{ends}"
 
 
-def summary_rows() -> list[str]:
+def mean_of(shares: list[float]) -> str:
+    return f"{100 * fmean(shares):.1f} %"
+
+
+def quality_rows() -> list[str]:
+    """A line per setting and request: what the original said, differences to retrained, and the audit's verdicts."""
+    found = result("rfa_quality.json")
     rows = []
-    for one in result("rfa_quality.json")["summary"]:
+    for one in found["summary"]:
         forget, retain = one["forget less retrained"], one["retain less retrained"]
         pairs = one.get("membership less retrained")
         apart = one.get("distance less full fine-tuning")
         told = f"{pairs['mean']:+.3f}" if pairs else "–"
         moved = f"{apart['mean']:+.3f}" if apart else "–"
-        what = f"{one['part']}, {one['request']}"
-        rows.append(f"| {what} | {forget['n']} | {points(forget)} | {points(retain)} | {told} | {moved} |")
+        about = [one["setting"], one["net"].partition(",")[0], one["request"], str(forget["n"])]
+        cells = [mean_of(one["forget accuracy"]["original"]), points(forget), points(retain), told, moved]
+        rows.append(f"| {' | '.join([*about, *cells])} |")
+    return rows
+
+
+def verdict_rows() -> list[str]:
+    rows = []
+    for row in result("rfa_quality.json")["rows"]:
+        if row["audit"]:
+            about = [row["setting"], row["net"].partition(",")[0], f"{row['request']}, seed {row['seed']}"]
+            verdicts = [row["audit"][name]["verdict"] for name in ("original", "rfa")]
+            rows.append(f"| {' | '.join([*about, *verdicts, row['audit']['rfa']['where'] or '–'])} |")
     return rows
 
 
 def sweep_rows() -> list[str]:
     rows = []
-    for cell in result("rfa_quality.json")["cells"]:
-        if cell["part"] in ("gamma", "rank", "layers"):
-            value = cell["settings"][cell["part"]]
+    for row in result("rfa_quality.json")["rows"]:
+        if row["part"] in ("gamma", "rank", "layers"):
+            value = row["settings"][row["part"]]
             value = ", ".join(value) if isinstance(value, list) else f"{value:g}"
-            found = cell["rows"]["rfa"]
+            found = row["rows"]["rfa"]
             shares = f"{100 * found['forget']:.1f} % | {100 * found['retain']:.1f} %"
-            rows.append(f"| {cell['part']} {value}, {cell['request']} | {shares} | {found['distance']:.3f} |")
+            rows.append(f"| {row['part']} | {value} | {row['request']} | {shares} | {found['distance']:.3f} |")
     return rows
 
 
@@ -54,9 +74,13 @@ def cost_lines() -> list[str]:
     return lines
 
 
-def test_the_tables_are_the_measured_ones():
-    for row in (*summary_rows(), *sweep_rows()):
-        assert row in PAGE
+BLOCKS = {"quality": quality_rows, "verdicts": verdict_rows, "sweeps": sweep_rows}
+"""Tables of the page, and what they hold."""
+
+
+def test_every_table_holds_the_measured_rows_and_no_other():
+    for mark, rows in BLOCKS.items():
+        assert rows() and rows_between(PAGE, mark) == rows(), mark
 
 
 def test_the_costs_are_the_measured_ones():

@@ -10,7 +10,7 @@ import rasura
 from rasura import Problem, Recipe, predict
 from rasura.data import examples_from
 from rasura.methods import _unseen
-from rasura.methods._unseen import NOISE, SHRINK, said_unseen
+from rasura.methods._unseen import APART, NOISE, SHRINK, said_unseen
 from rasura.models import reinitialised
 from rasura.testing import small_problem
 
@@ -40,7 +40,10 @@ def test_matrices_are_shrunk_and_perturbed_and_all_else_stays():
     torch.manual_seed(0)
     problem = small_problem("resnet8,width=4")
     before = {name: one.clone() for name, one in problem.model.state_dict().items()}
-    loose, fresh = _unseen._loosened(problem).state_dict(), reinitialised(problem.model, problem.seed).state_dict()
+    loose, fresh = (
+        _unseen._loosened(problem).state_dict(),
+        reinitialised(problem.model, problem.seed + APART).state_dict(),
+    )
     for name, old in before.items():
         assert torch.equal(problem.model.state_dict()[name], old)
         expected = SHRINK * old + NOISE * fresh[name] if old.ndim > 1 else old

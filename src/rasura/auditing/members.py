@@ -105,14 +105,15 @@ def pair_values(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return found
 
 
-def expected_scatter(pairs: int) -> float:
+def expected_scatter(pairs: int, classes: int = 1) -> float:
     """Standard deviation of the area under the curve over models that rank members and others at random.
 
-    √((2 P + 1) / 12 P²): no less than that of retrained models, which agree in part on what is hard.
+    √((2 P + K) / 12 P²), where pairs of K classes are ranked class by class. With K = 1, retrained models scatter no
+    more, as they agree in part on what is hard.
 
     Source: Mann and Whitney, Annals of Mathematical Statistics 18, 1947.
     """
-    return float(np.sqrt((2 * pairs + 1) / 12) / pairs)
+    return float(np.sqrt((2 * pairs + classes) / 12) / pairs)
 
 
 def roc_curves(members: Mapping[str, Members]) -> dict[str, Any]:

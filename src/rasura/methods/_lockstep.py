@@ -96,10 +96,12 @@ def _take_turns(passes: Sequence[greenlet]) -> None:
                 one.switch()
                 kept[one] = _settings()
     finally:
-        for one in passes:
-            if not one.dead:
-                one.throw()  # ends it where it stopped, so that what it opened is closed
-        _set(before)
+        try:
+            for one in passes:
+                if not one.dead:
+                    one.throw()  # ends it where it stopped, so that what it opened is closed
+        finally:
+            _set(before)
 
 
 def _let_others_pass() -> None:
@@ -110,14 +112,15 @@ def _let_others_pass() -> None:
 
 
 def _settings() -> tuple[Any, ...]:
-    """What a net may set for a while within its forward pass; PyTorch keeps it for the thread, not for the stack."""
+    """Gradients and autocast, which a net may switch within its forward pass: PyTorch keeps them for the thread."""
     casts = {kind: (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")}
-    return torch.is_grad_enabled(), casts
+    return torch.is_grad_enabled(), torch.is_autocast_cache_enabled(), casts
 
 
 def _set(settings: tuple[Any, ...]) -> None:
-    gradients, casts = settings
+    gradients, cached, casts = settings
     torch.set_grad_enabled(gradients)
+    torch.set_autocast_cache_enabled(cached)
     for kind, (enabled, dtype) in casts.items():
         torch.set_autocast_enabled(kind, enabled)
         torch.set_autocast_dtype(kind, dtype)

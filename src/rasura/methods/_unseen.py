@@ -1,4 +1,4 @@
-"""What a model would say of examples that it had never seen: a guess at what retraining would make of them."""
+"""What a model would say of examples that it had never seen: a guess, without the time that retraining takes."""
 
 import math
 from dataclasses import replace
@@ -12,17 +12,20 @@ from rasura.models import logits_of, reinitialised
 from rasura.training import Batch, Loss, fit, predict
 
 SHRINK = 0.4
-"""What is left of every weight matrix: so much is forgotten of single examples, so little of how to see."""
+"""What is left of every weight of two or more dimensions."""
 NOISE = 0.2
-"""Share of freshly drawn weights that is added."""
+"""Share of freshly drawn weights that is added to them."""
+APART = 1_000_003
+"""Added to the seed of the draw: a model trained with the same seed began with the weights that seed gives."""
 
 
 def said_unseen(problem: Problem, steps: int, closed: tuple[int, ...], label: str) -> Tensor:
-    """What a net says of the examples to forget that was trained on the retained ones alone: logits `[N, K]`.
+    """What a net says of the examples to forget, after some passes over the retained ones: logits `[N, K]`.
 
     It starts from the original, shrunk and perturbed (Ash and Adams 2020, "On warm-starting neural network training",
     arXiv 1910.08475), and learns what the original says of retained examples without the closed classes. From nothing,
-    as few passes make a worse net than retraining does, and its answers would be too unsure.
+    as few passes make a worse net than retraining does, and its answers would be too unsure. What the original learned
+    of the examples to forget fades but need not vanish: traces may stay where it knew them by heart.
 
     Args:
         steps: at least so many in whole passes over the retained examples, if the recipe has as many.
@@ -37,7 +40,7 @@ def said_unseen(problem: Problem, steps: int, closed: tuple[int, ...], label: st
 
 
 def _loosened(problem: Problem) -> nn.Module:
-    net, fresh = problem.copy_of_model(), reinitialised(problem.model, problem.seed)
+    net, fresh = problem.copy_of_model(), reinitialised(problem.model, problem.seed + APART)
     with torch.no_grad():
         for weight, drawn in zip(net.parameters(), fresh.parameters(), strict=True):
             if weight.ndim > 1:  # the scales of norms and the biases stay: without them nothing gets through at first

@@ -70,8 +70,8 @@ class Rfa:
             answered with are taken. auto: retain-sample for classes, nearest-retain for samples.
         answers: what is to be said of an example to forget: what the model said without the forgotten classes
             (masked, for classes), what it says of the retained example that the features move to (partner; with
-            retain-centroid the mean prediction for its class), or what a net says that was trained for
-            `unseen_steps` on the retained examples alone, from the original's shrunk weights on (unseen). auto:
+            retain-centroid the mean prediction for its class), or what a net says that started from the
+            original's shrunk weights and learned for `unseen_steps` on the retained examples alone (unseen). auto:
             masked for classes, unseen for samples.
         gamma: weight of the examples to forget beside the retained ones; 0 means 1 for classes, 5 for samples.
         answer_weight: of the answers beside the features; 0 means 1 for classes, 10 for samples, whose features hardly
@@ -80,7 +80,8 @@ class Rfa:
         learning_rate: the highest. Above 0.
         batch_size: retained examples per step; 0 means 64 for classes, 32 for samples.
         forget_batch_size: examples to forget per step; 0 means 32 for classes, 64 for samples.
-        unseen_steps: with unseen answers, at least so many in whole passes over the retained examples. 1 or more.
+        unseen_steps: with unseen answers, at least so many, in whole passes over the retained examples and no more of
+            these than the recipe has. 1 or more.
         keep_adapter: also store the adapter on its own, in PEFT's format, in the folder adapter/ beside the weights.
     """
 
