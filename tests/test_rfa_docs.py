@@ -9,6 +9,8 @@ from docs_tables import rows_between
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "rfa.md").read_text(encoding="utf-8")
 
+SWEEPS = ("gamma", "rank", "layers")
+
 
 def result(name: str) -> dict:
     return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
@@ -43,7 +45,7 @@ def quality_rows() -> list[str]:
 def verdict_rows() -> list[str]:
     rows = []
     for row in result("rfa_quality.json")["rows"]:
-        if row["audit"]:
+        if row["audit"] and row["part"] not in SWEEPS:
             about = [row["setting"], row["net"].partition(",")[0], f"{row['request']}, seed {row['seed']}"]
             verdicts = [row["audit"][name]["verdict"] for name in ("original", "rfa")]
             rows.append(f"| {' | '.join([*about, *verdicts, row['audit']['rfa']['where'] or '–'])} |")
@@ -53,7 +55,7 @@ def verdict_rows() -> list[str]:
 def sweep_rows() -> list[str]:
     rows = []
     for row in result("rfa_quality.json")["rows"]:
-        if row["part"] in ("gamma", "rank", "layers"):
+        if row["part"] in SWEEPS:
             value = row["settings"][row["part"]]
             value = ", ".join(value) if isinstance(value, list) else f"{value:g}"
             found = row["rows"]["rfa"]
