@@ -19,7 +19,7 @@ APART = 1_000_003
 """Added to the seed of the draw: a model trained with the same seed began with the weights that seed gives."""
 
 
-def said_unseen(problem: Problem, steps: int, closed: tuple[int, ...], label: str) -> Tensor:
+def said_unseen(problem: Problem, steps: int, closed: tuple[int, ...]) -> Tensor:
     """What a net says of the examples to forget, after some passes over the retained ones: logits `[N, K]`.
 
     It starts from the original, shrunk and perturbed (Ash and Adams 2020, "On warm-starting neural network training",
@@ -29,14 +29,14 @@ def said_unseen(problem: Problem, steps: int, closed: tuple[int, ...], label: st
 
     Args:
         steps: at least so many in whole passes over the retained examples, if the recipe has as many.
-        closed: classes that nothing is to be answered with.
+        closed: classes that nothing is to be answered with: minus infinity.
     """
     batches = math.ceil(len(problem.retain) / problem.recipe.batch_size)
     recipe = replace(problem.recipe, epochs=min(math.ceil(steps / batches), problem.recipe.epochs))
     net = _loosened(problem)
     loss = _repeating(frozen(problem.model), closed)
-    fit(net, problem.retain, recipe, problem.seed, loss, progress=problem.progress, label=label)
-    return predict(net, problem.forget)
+    fit(net, problem.retain, recipe, problem.seed, loss, progress=problem.progress, label="learning without them")
+    return _without(predict(net, problem.forget), closed)
 
 
 def _loosened(problem: Problem) -> nn.Module:
@@ -51,8 +51,11 @@ def _loosened(problem: Problem) -> nn.Module:
 def _repeating(teacher: nn.Module, closed: tuple[int, ...]) -> Loss:
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         with torch.no_grad():
-            said = logits_of(teacher, batch.inputs).clone()
-        said[:, list(closed)] = -torch.inf
+            said = _without(logits_of(teacher, batch.inputs), closed)
         return divergence(said, logits_of(model, batch.inputs)).mean()
 
     return loss
+
+
+def _without(logits: Tensor, closed: tuple[int, ...]) -> Tensor:
+    return logits.index_fill(1, torch.tensor(closed, dtype=torch.int64, device=logits.device), -torch.inf)

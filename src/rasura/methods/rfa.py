@@ -209,8 +209,7 @@ class Rfa:
         own = None if whole else problem.forget.labels
         if answers != "unseen":
             return Goals(target, closed, borrowed=answers == "partner", partners=own)
-        said = said_unseen(problem, self.unseen_steps, closed, "rfa: unseen")
-        said[:, list(closed)] = -torch.inf
+        said = said_unseen(problem, self.unseen_steps, closed)
         return Goals(target, closed, said, partners=None if whole else said.argmax(1))
 
 
