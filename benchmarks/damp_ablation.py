@@ -6,11 +6,12 @@
 For every data set with its net, and every request (classes joined by "+"), references are trained, and an original for
 every seed, or taken from the folder; every setting is audited beside them. Rows go to `rows.jsonl` in the folder as
 they are found, so that a run that was interrupted goes on where it stopped, and several runs into one folder make one
-result. `--design main` has the defaults and the published form beside other methods and a retrained model that is
-judged by the other references; `one-at-a-time` also varies each field of the two; `full` crosses residual, energy,
-eraser, order, depth and bias. At the end one line per setting, net and number of classes: means over requests and seeds
-with their range, and how often all three aims were met (forget accuracy at most 2 %, retain accuracy at most 1 point
-below retrained, few-shot recall at n = 5 and 10 at most 10 points from retrained).
+result. `--design main` has the defaults, the form that was the default before ("late": strength by depth alone, nothing
+cancelled) and the published form beside other methods and a retrained model that is judged by the other references;
+`one-at-a-time` also varies each field of the three; `full` crosses residual, energy, eraser, order, depth and bias.
+At the end one line per setting, net and number of classes: means over requests and seeds with their range, and how
+often all three aims were met (forget accuracy at most 2 %, retain accuracy at most 1 point below retrained, 2 for the
+hardest class, few-shot recall at n = 5 and 10 at most 10 points from retrained).
 """
 
 import argparse
@@ -38,7 +39,8 @@ from rasura.runs import machine
 
 ENERGIES = (0.9, 0.95, 0.99, 0.999)
 CHOICES = {"residual": Residual, "eraser": Eraser, "depth": Depth, "order": Order, "bias": Bias}
-OF_DEFAULTS: dict[str, tuple[Any, ...]] = {
+LATE = Damp(depth="late", shortcut=0.0)
+OF_LATE: dict[str, tuple[Any, ...]] = {
     "residual": ("centred", "span"),
     "eraser": ("orthogonal", "leace"),
     "depth": ("probe", "probe^2", "probe*ramp", "constant"),
@@ -50,6 +52,7 @@ OF_DEFAULTS: dict[str, tuple[Any, ...]] = {
     "alpha": (0.7,),
     "calibration": (500, 1000, 6000),
 }
+OF_DEFAULTS = OF_LATE | {"depth": ("late", *OF_LATE["depth"]), "shortcut": (0.0, 0.3, 1.0)}
 OF_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "residual": ("routed", "centred"),
     "eraser": ("oblique",),
@@ -59,19 +62,21 @@ OF_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "head": ("retire",),
 }
 RETRAINED = "retrained"
+HARDEST = {"digits": "8", "fashion-mini": "Shirt", "fashion-mnist": "Shirt", "cifar10": "cat"}
+"""The class that the originals name least often."""
 
 
 def methods_of(design: str) -> dict[str, Any]:
     """Methods by what they are called in the rows."""
-    main = {"defaults": Damp(), "published": Damp.published()}
+    main = {"defaults": Damp(), "late": LATE, "published": Damp.published()}
     others = {"logit-mask": LogitMask(), "finetune": Finetune(epochs=1), "scrub": Scrub(), "rfa": Rfa()}
     others |= {RETRAINED: None}
     return main | others | {"main": {}, "one-at-a-time": varied(), "full": crossed()}[design]
 
 
 def varied() -> dict[str, Damp]:
-    """The defaults and the published form with one field changed."""
-    pairs = [("defaults", Damp(), OF_DEFAULTS), ("published", Damp.published(), OF_PUBLISHED)]
+    """The defaults, the form before them and the published one with one field changed."""
+    pairs = [("defaults", Damp(), OF_DEFAULTS), ("late", LATE, OF_LATE), ("published", Damp.published(), OF_PUBLISHED)]
     return {
         f"{name}, {field}={value}": Damp(**asdict(method) | {field: value})
         for name, method, changes in pairs
@@ -108,7 +113,8 @@ def audited(
         row, found = about | {"method": name, "settings": asdict(method) if method else {}}, outcomes.get(name)
         if name in findings:
             seconds = {"seconds": round(found.seconds, 2)} if found is not None else {}
-            rows.append(row | seconds | distances(findings[name]))
+            measured = row | seconds | distances(findings[name])
+            rows.append(measured | {"aims_met": aims_met(measured)})
         elif found is not None:
             rows.append(row | {"error": found})
     return rows
@@ -137,12 +143,17 @@ def distances(finding: Finding) -> dict[str, Any]:
             found[f"few_shot_{one['shots']}_above_retrained"] = round(one["model"] - mean(one["references"]), 5)
         if one["decoder"] == "linear" and one["layer"] == "head input":
             found["linear_above_retrained"] = round(one["model"] - mean(one["references"]), 5)
-    found["aims_met"] = bool(
-        found["forget_accuracy"] <= 0.02
-        and found["retain_below_retrained"] <= 0.01
-        and max(abs(found[f"few_shot_{n}_above_retrained"]) for n in (5, 10)) <= 0.1
-    )
     return found
+
+
+def aims_met(row: dict[str, Any]) -> bool:
+    """Whether a row meets all three aims."""
+    spare = 0.02 if row["forget"] == [HARDEST[row["data"]]] else 0.01
+    return bool(
+        row["forget_accuracy"] <= 0.02
+        and row["retain_below_retrained"] <= spare
+        and max(abs(row[f"few_shot_{n}_above_retrained"]) for n in (5, 10)) <= 0.1
+    )
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

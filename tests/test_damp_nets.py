@@ -27,7 +27,7 @@ from rasura.methods._sites import Site, find_sites, opened
 from rasura.methods.damp import Damp
 from rasura.testing import check_method, small_problem
 
-EVERYWHERE = {"depth": "constant", "head": "project"}
+EVERYWHERE = {"depth": "constant", "head": "project", "shortcut": 0.0}
 VIT = "vit,patch=2,width=16,depth=2"
 
 

@@ -35,6 +35,12 @@ def test_every_map_is_drawn_and_every_number_stands_in_the_table():
     )
 
 
+def test_what_a_map_cancels_of_its_shortcut_stands_in_the_table():
+    *_, layer, head = report_samples.edit_record()
+    assert "projected, 60.0% of its shortcut cancelled" in with_edits([layer | {"cancelled": 0.6}, head])
+    assert "shortcut cancelled" not in with_edits([layer | {"cancelled": 0.0}, head])
+
+
 def test_of_a_deep_net_the_figures_show_the_edited_maps():
     first, _, *edited = report_samples.edit_record()
     deep = [first | {"operator": f"early.{number}"} for number in range(60)] + edited

@@ -26,6 +26,7 @@ class Summary:
         separability: of forgotten from retained examples, 0..1, by a linear probe on examples left out of the rest.
         routing: which retained class a reader that knows no other names for the examples of each forgotten class:
             shares `[F, K - F]`, rows sum to 1.
+        carried: mean of each class, `[K, out]`, of what a shortcut adds to the map's output; None if nothing is known.
     """
 
     prototypes: Tensor
@@ -34,6 +35,7 @@ class Summary:
     retain: Moments
     separability: float
     routing: Tensor
+    carried: Tensor | None = None
 
     @property
     def everything(self) -> Moments:
@@ -43,10 +45,45 @@ class Summary:
         found.merge(self.retain)
         return found
 
+    def gaps(self, means: Tensor) -> Tensor:
+        """Of means `[K, d]`, how far each forgotten one lies from the routed mixture of the retained: `[F, d]`."""
+        staying = torch.ones(len(means), dtype=torch.bool)
+        staying[self.forget] = False
+        return means[self.forget] - self.routing @ means[staying]
+
     def channels(self, chosen: slice) -> "Summary":
         """The same for some of the features."""
         going, retain = (_some(moments, chosen) for moments in (self.going, self.retain))
         return replace(self, prototypes=self.prototypes[:, chosen], going=going, retain=retain)
+
+
+class ClassMeans:
+    """Streamed means per class of vectors `[n, d]`; classes that are `gone` have no examples and no place."""
+
+    def __init__(self, classes: int, gone: tuple[int, ...] = ()):
+        self.present = torch.tensor([number for number in range(classes) if number not in gone])
+        self.places = torch.zeros(classes, dtype=torch.int64)
+        self.places[self.present] = torch.arange(len(self.present))
+        self.counts = self.sums = torch.empty(0)
+
+    def fit(self, vectors: Tensor, labels: Tensor) -> None:
+        """Take in vectors."""
+        vectors, labels = vectors.double(), self.places[labels].to(vectors.device)
+        if not len(self.sums):
+            self.counts = vectors.new_zeros(len(self.present))
+            self.sums = vectors.new_zeros(len(self.present), vectors.shape[1])
+        self.counts.index_add_(0, labels, torch.ones_like(vectors[:, 0]))
+        self.sums.index_add_(0, labels, vectors)
+
+    def settle(self) -> Tensor:
+        """The means `[K, d]` over all processes.
+
+        Raises:
+            InputError: a class has no example.
+        """
+        self.counts, self.sums = total(self.counts), total(self.sums)
+        _check_all_there(self.counts, self.present)
+        return self.sums / self.counts[:, None]
 
 
 class ClassStatistics:
@@ -57,28 +94,20 @@ class ClassStatistics:
     """
 
     def __init__(self, name: str, classes: int, forget: Tensor, gone: tuple[int, ...] = (), routes: bool = True):
-        self.name, self.routes = name, routes
-        self.present = torch.tensor([number for number in range(classes) if number not in gone])
-        self.is_forgotten = torch.isin(self.present, forget)
-        self.places = torch.zeros(classes, dtype=torch.int64)
-        self.places[self.present] = torch.arange(len(self.present))
-        self.counts = self.sums = torch.empty(0)
+        self.name, self.routes, self.means = name, routes, ClassMeans(classes, gone)
+        self.is_forgotten = torch.isin(self.means.present, forget)
         self.sides: list[Moments] = []
         self.reader: _Reader | None = None
 
     def fit(self, vectors: Tensor, labels: Tensor) -> None:
         """Take in vectors that give means and scatter."""
-        vectors, labels = self._checked(vectors), self.places[labels]
+        vectors = self._checked(vectors)
         if not self.sides:
-            classes, d = len(self.present), vectors.shape[1]
-            self.counts, self.sums = vectors.new_zeros(classes), vectors.new_zeros(classes, d)
-            self.sides = [Moments(d, True, vectors.device) for _ in range(2)]
-        going = self.is_forgotten[labels].to(vectors.device)
+            self.sides = [Moments(vectors.shape[1], True, vectors.device) for _ in range(2)]
+        going = self.is_forgotten[self.means.places[labels]].to(vectors.device)
         for side, chosen in zip(self.sides, (going, ~going), strict=True):
             side.update(vectors[chosen])
-        labels = labels.to(vectors.device)
-        self.counts.index_add_(0, labels, torch.ones_like(vectors[:, 0]))
-        self.sums.index_add_(0, labels, vectors)
+        self.means.fit(vectors, labels)
 
     def settle(self) -> None:
         """Make linear readers of what all processes have fitted.
@@ -86,10 +115,8 @@ class ClassStatistics:
         Raises:
             InputError: a class has no example.
         """
-        self.counts, self.sums = total(self.counts), total(self.sums)
+        prototypes = self.means.settle()
         self.sides = [merged(one) for one in self.sides]
-        _check_all_there(self.counts, self.present)
-        prototypes = self.sums / self.counts[:, None]
         within = self._within(prototypes) if self.routes else None
         self.reader = _Reader(prototypes, within, self.sides, self.is_forgotten)
 
@@ -101,7 +128,7 @@ class ClassStatistics:
     def score(self, vectors: Tensor, labels: Tensor) -> None:
         """Take in other vectors, of which the readers say what they are."""
         assert self.reader is not None
-        self.reader.score(self._checked(vectors), self.places[labels])
+        self.reader.score(self._checked(vectors), self.means.places[labels])
 
     def _checked(self, vectors: Tensor) -> Tensor:
         vectors = vectors.double()
@@ -113,7 +140,7 @@ class ClassStatistics:
         """Covariance of the retained examples around their class means."""
         retain = self.sides[1]
         assert retain.scatter is not None
-        counts = self.counts.masked_fill(self.is_forgotten.to(self.counts.device), 0)
+        counts = self.means.counts.masked_fill(self.is_forgotten.to(retain.mean.device), 0)
         away = prototypes - retain.mean
         return (retain.scatter - away.T @ (away * counts[:, None])) / retain.count
 

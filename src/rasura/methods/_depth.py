@@ -7,35 +7,48 @@ from torch import Tensor
 
 from rasura.activations import Moments
 
-Depth = Literal["late", "probe", "probe*ramp", "probe^2", "constant"]
+Depth = Literal["last", "late", "probe", "probe*ramp", "probe^2", "constant"]
 RIDGE = 1e-3
 RISE, RISE_IN_STREAM = (0.6, 0.8), (0.3, 0.55)
 """Where "late" begins to rise from 0, and where it reaches 1, as shares of the maps before the head. In a transformer
 what an early map writes passes by all later ones to the head, so the rise begins earlier (measured)."""
+RISE_BEFORE_LAST = (0.45, 0.7)
+"""The same for "last" in a transformer, where the last map cancels part of what passes by."""
 
 
-def alpha(rule: Depth, separability: float, place: int, count: int, in_stream: bool = False) -> float:
+def alpha(
+    rule: Depth, separability: float, place: int, count: int, in_stream: bool = False, last: bool = False
+) -> float:
     """The strength of an edit, 0..1.
 
     Args:
-        rule: "late": 0 in the first maps, rising to 1 in the later ones; "probe": the separability s;
-            "probe^2": s squared; "probe*ramp": s times the relative depth; "constant": 1.
+        rule: "last": 1 in the last maps, before them "late" times s², where s is the separability: where the class
+            cannot be told apart its direction is one of the others' too, and an edit costs them more than it takes from
+            the class; "late": 0 in the first maps, rising to 1 in the later ones; "probe": s; "probe^2": s squared;
+            "probe*ramp": s times the relative depth; "constant": 1.
         separability: 0..1.
         place: the map's number, counted from 1.
         count: how many maps there are, the head among them.
         in_stream: whether the map reads a transformer's tokens.
+        last: whether no other map but the head takes its output up.
 
     >>> [alpha("late", 0.9, place, 11) for place in (5, 8, 11)], alpha("probe*ramp", 0.5, 8, 10)
     ([0.0, 1.0, 1.0], 0.4)
     """
-    if rule == "late":
-        low, high = RISE_IN_STREAM if in_stream else RISE
-        return min(1.0, max(0.0, (place / max(count - 1, 1) - low) / (high - low)))
-    if rule == "constant":
+    if rule == "constant" or (rule == "last" and last):
         return 1.0
+    if rule == "last":
+        return separability**2 * _rise(place, count, RISE_BEFORE_LAST if in_stream else RISE)
+    if rule == "late":
+        return _rise(place, count, RISE_IN_STREAM if in_stream else RISE)
     if rule == "probe^2":
         return separability**2
     return separability * (place / count if rule == "probe*ramp" else 1.0)
+
+
+def _rise(place: int, count: int, between: tuple[float, float]) -> float:
+    low, high = between
+    return min(1.0, max(0.0, (place / max(count - 1, 1) - low) / (high - low)))
 
 
 def discriminant(forget: Moments, retain: Moments) -> tuple[Tensor, Tensor]:

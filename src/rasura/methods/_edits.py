@@ -1,25 +1,31 @@
 """Edits of a linear map's weight in place, and what becomes of its output's mean."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from rasura.methods._class_statistics import Summary
 from rasura.methods._erasers import Erasure
 from rasura.methods._operator import as_taps, from_taps
 from rasura.methods._sites import Site
 
 Absorbed = Literal["bias", "batch norm", ""]
+SHUT = 1e-2
+"""A channel that a BatchNorm scales by less than this share of its largest scale is left alone: to write through it
+would take weights without measure."""
 
 
-def erase(site: Site, erasures: Sequence[Erasure], alpha: float) -> tuple[float, Tensor]:
-    """W' = W (I - alpha P) in place, group by group; of a convolution, alike at every kernel position.
+def erase(site: Site, erasures: Sequence[Erasure], alpha: float, writes: Tensor | None = None) -> tuple[float, Tensor]:
+    """W' = W (I - alpha P) + M rightᵀ in place, group by group; of a convolution, alike at every kernel position.
 
     Args:
         site: its weight is changed.
         erasures: one per group of channels.
         alpha: 0..1.
+        writes: M, what the output is to hold per unit of each direction, `[out, r]`, from all kernel positions
+            together; None writes nothing.
 
     Returns:
         The removed share of the weight's length, and how much the output loses at the centres, `[out]`, borders not
@@ -33,10 +39,47 @@ def erase(site: Site, erasures: Sequence[Erasure], alpha: float) -> tuple[float,
         part = slice(group * rows, (group + 1) * rows)
         left, right, centre = (tensor.to(taps) for tensor in (one.left, one.right, one.centre))
         removed[part] = alpha * torch.einsum("oit,ir,jr->ojt", taps[part], left, right)
+        if writes is not None:
+            removed[part] -= (writes[part].to(taps) @ right.T / taps.shape[2]).unsqueeze(2)
         shifts.append(torch.einsum("oit,i->o", removed[part], centre))
     with torch.no_grad():
         site.weight.copy_(from_taps(taps - removed, site.module, site.weight))
     return (removed.norm() / taps.norm().clamp(min=1e-300)).item(), torch.cat(shifts)
+
+
+def cancelling(model: nn.Module, site: Site, summary: Summary, erasures: Sequence[Erasure], share: float) -> Tensor:
+    """What a map must write so that the sum with what a shortcut carries past loses the class: M `[out, r]`.
+
+    A class differs from its target by g in the map's input, where the target is the routed mixture of retained
+    prototypes, and by c in what is carried. M rightᵀ g = -share · c for every class, by least squares where the
+    directions are fewer than the classes. c is divided by the scale of the BatchNorm between map and sum.
+
+    Args:
+        model: the net with the BatchNorm.
+        site: the map.
+        summary: its statistics, with `carried`.
+        erasures: one per group of channels.
+        share: of the difference that is taken out, 0..1.
+    """
+    assert summary.carried is not None
+    gaps, carried = summary.gaps(summary.prototypes), summary.gaps(summary.carried)
+    wanted = -share * carried / _scale(model, site, carried.shape[1])
+    width, rows = gaps.shape[1] // len(erasures), carried.shape[1] // len(erasures)
+    parts = []
+    for group, one in enumerate(erasures):
+        held = gaps[:, group * width : (group + 1) * width] @ one.right
+        parts.append((torch.linalg.pinv(held) @ wanted[:, group * rows : (group + 1) * rows]).T)
+    return torch.cat(parts)
+
+
+def _scale(model: nn.Module, site: Site, channels: int) -> Tensor:
+    """By how much each output channel grows between map and sum; infinite where it is shut."""
+    if not site.norm:
+        return torch.ones(channels, dtype=torch.float64)
+    norm: Any = model.get_submodule(site.norm)
+    grown = (norm.running_var.double() + norm.eps).rsqrt().cpu()
+    grown = grown if norm.weight is None else grown * norm.weight.detach().double().cpu()
+    return torch.where(grown.abs() > SHUT * grown.abs().max(), grown, torch.inf)
 
 
 def absorb(model: nn.Module, site: Site, shift: Tensor) -> Absorbed:

@@ -1,7 +1,7 @@
 """The two orders of closed-form edits: each map after the ones before it, or all by what the original model shows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rasura.activations import Point, stream
 from rasura.data import Examples
 from rasura.errors import InputError
-from rasura.methods._class_statistics import ClassStatistics, Summary
+from rasura.methods._class_statistics import ClassMeans, ClassStatistics, Summary
 from rasura.methods._distributed import processes
 from rasura.methods._lockstep import lockstep
 from rasura.methods._norms import norms_of
@@ -85,31 +85,36 @@ def in_sequence(
     labels, scored = calibration.examples.labels, calibration.held_out
     forgotten = torch.tensor(problem.forget_classes)
     arrived: dict[Point, list[Tensor]] = {point: [] for point in open_sites}
+    shortcuts = _shortcuts(sites, problem)
     records: dict[str, dict[str, Any]] = {}
 
     def gather(point: Point, tensor: Tensor, labels_here: Tensor) -> None:
         if point in norms:
             norms[point].update(tensor[~torch.isin(labels_here, forgotten).to(tensor.device)])
-        else:
+        if point in open_sites:
             arrived[point].append(open_sites[point].vectors(tensor))
+        if point in shortcuts:
+            shortcuts[point].fit(tensor, labels_here)
 
     def act(point: Point) -> None:
         if point in norms:
             norms[point].apply()
+        if point not in open_sites:
             return
         site, vectors = open_sites[point], torch.cat(arrived.pop(point))
         statistics = _statistics(site, problem, point in read_only)
         statistics.fit(vectors[~scored.to(vectors.device)], labels[~scored])
         statistics.settle()
         statistics.score(vectors[scored.to(vectors.device)], labels[scored])
-        records[site.name] = visit(site, statistics.summary(), vectors)
+        records[site.name] = visit(site, _with_carried(statistics.summary(), site, shortcuts), vectors)
 
     def resume(point: Point, tensor: Tensor) -> Tensor | None:
         return open_sites[point].resumed(tensor) if point in open_sites else None
 
-    points, size = [*norms, *open_sites], _batch_size(model)
+    points, size = list(dict.fromkeys([*norms, *open_sites, *shortcuts])), _batch_size(model)
+    passing = read_only | (shortcuts.keys() - open_sites.keys() - norms.keys())
     progress = problem.progress, "projecting"
-    lockstep(model, calibration.examples, points, gather, act, resume, size, read_only, *progress)
+    lockstep(model, calibration.examples, points, gather, act, resume, size, passing, *progress)
     return records
 
 
@@ -126,8 +131,13 @@ def in_one_shot(
     statistics = {point: _statistics(site, problem, point in read_only) for point, site in open_sites.items()}
 
     waiting: dict[Point, list[tuple[Tensor, Tensor]]] = {point: [] for point in open_sites}
+    shortcuts = _shortcuts(sites, problem)
 
     def receive(point: Point, tensor: Tensor, labels: Tensor) -> Tensor | None:
+        if point in shortcuts:
+            shortcuts[point].fit(tensor, labels)
+        if point not in open_sites:
+            return None
         waiting[point].append((open_sites[point].vectors(tensor), labels))
         if sum(len(some) for _, some in waiting[point]) >= PORTION:
             hand_on(point)
@@ -141,15 +151,39 @@ def in_one_shot(
             waiting[point].clear()
 
     parts, progress = calibration.examples.take, problem.progress
-    points, scored, size = list(open_sites), calibration.held_out, _batch_size(model)
+    scored, size = calibration.held_out, _batch_size(model)
+    points = list(dict.fromkeys([*open_sites, *shortcuts]))
     stream(model, parts(~scored), points, receive, size, progress=progress, label="prototypes")
     for point, one in statistics.items():
         hand_on(point)
         one.settle()
     stream(model, parts(scored), points, receive, size, progress=progress, label="probes")
-    for point in points:
+    for point in open_sites:
         hand_on(point)
-    return {site.name: visit(site, statistics[point].summary(), None) for point, site in open_sites.items()}
+    return {
+        site.name: visit(site, _with_carried(statistics[point].summary(), site, shortcuts), None)
+        for point, site in open_sites.items()
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class _Shortcut:
+    """Means per class of what is added to the output of a map, over all calibration examples."""
+
+    site: Site
+    means: ClassMeans
+
+    def fit(self, tensor: Tensor, labels: Tensor) -> None:
+        self.means.fit(self.site.vectors(tensor), labels)
+
+
+def _shortcuts(sites: list[Site], problem: Problem) -> dict[Point, _Shortcut]:
+    means = ClassMeans(problem.classes, problem.gone)
+    return {site.carried: _Shortcut(site, means) for site in sites if site.carried}
+
+
+def _with_carried(summary: Summary, site: Site, shortcuts: dict[Point, _Shortcut]) -> Summary:
+    return replace(summary, carried=shortcuts[site.carried].means.settle().cpu()) if site.carried else summary
 
 
 def _batch_size(model: nn.Module) -> int:

@@ -1,8 +1,8 @@
 """Where a closed-form method reads and edits: every learnable linear map that runs, in order, with what is at hand."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from rasura.activations import Point, anatomy, is_operator, tap
 from rasura.data.examples import Inputs
+from rasura.methods._shortcuts import last_sum
 from rasura.models import device_of, logits_of, to_device
 from rasura.training import evaluating
 
@@ -35,6 +36,9 @@ class Site:
             `[B, …, d]`, "first token", "tokens first" `[T, B, d]`.
         norm: the BatchNorm that takes the output directly, or "".
         skipped: why it cannot be edited; empty if it can.
+        last: whether no other map takes its output up: the last one before the head, and those whose outputs are
+            added to that one's.
+        carried: of the last map before the head, where what a shortcut adds to its output can be read; else None.
     """
 
     name: str
@@ -46,6 +50,8 @@ class Site:
     pool: Pool
     norm: str
     skipped: str
+    last: bool = False
+    carried: Point | None = None
 
     def vectors(self, tensor: Tensor) -> Tensor:
         """One vector per example in the map's input space: the mean over positions, or the class token, `[B, d]`.
@@ -95,7 +101,22 @@ def find_sites(model: nn.Module, inputs: Inputs) -> list[Site]:
             groups: Any = getattr(module, "groups", 1)
             bias: Any = owner.in_proj_bias if isinstance(owner, nn.MultiheadAttention) else owner.bias
             sites.append(Site(part, point, owner, weight, bias, groups, pool, norms.get(name, ""), reason))
-    return sites
+    return _with_last(model, inputs, sites, norms)
+
+
+def _with_last(model: nn.Module, inputs: Inputs, sites: list[Site], norms: Mapping[str, str]) -> list[Site]:
+    """The sites, with those marked whose outputs make the features that the head reads."""
+    if len(sites) < 2:
+        return sites
+    *before, last, head = sites
+    # Of an attention, the module is the attention, and the map that writes is its output projection.
+    found = last_sum(model, inputs, last.point.module, norms)
+    before = [replace(site, last=site.point.module in found.maps and not _is_inner(site)) for site in before]
+    return [*before, replace(last, last=True, carried=None if last.skipped else found.carried), head]
+
+
+def _is_inner(site: Site) -> bool:
+    return isinstance(site.module, nn.MultiheadAttention)  # its input projection: the output projection comes after it
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from rasura.errors import InputError, unknown
 from rasura.methods._class_statistics import Summary
 from rasura.methods._depth import Depth, alpha
 from rasura.methods._directions import Residual, directions
-from rasura.methods._edits import absorb, erase
+from rasura.methods._edits import absorb, cancelling, erase
 from rasura.methods._erasers import Eraser, Erasure, erasure
 from rasura.methods._orders import calibration_of, in_one_shot, in_sequence
 from rasura.methods._retire import recalibrate, retire
@@ -70,11 +70,14 @@ class Damp:
             has directions of its own.
         ridge: for "oblique", the share of the mean variance that is added to S. Above 0; higher is nearer to
             "orthogonal".
-        depth: strength a per map: "late": 0 in the first maps, rising to 1; from separability s: "probe" = s (the
-            paper), "probe^2", "probe*ramp" = s times the relative depth; "constant" = 1.
+        depth: strength a per map: "last": 1 in the maps that make the head's features, s² in those shortly before, 0 in
+            the first, with s the separability; "late": 0 in the first maps, rising to 1; "probe" = s (the paper),
+            "probe^2" = s², "probe*ramp" = s times the relative depth; "constant" = 1.
         alpha: factor on every strength. Above 0, up to 1; higher forgets more.
         order: "sequential": statistics of each map on the model that is edited upstream; activations of all calibration
             examples are in memory at a time. "one-shot": all from the original model (the paper); memory for one batch.
+        shortcut: share of the class's difference from its target that the last map before the head takes out of what a
+            shortcut carries past it, by writing the opposite. 0 to 1; higher forgets more, and costs no retention.
         bias: "preserve-mean" moves the bias (or the next BatchNorm's running mean) so that the retained mean stays
             where it was; "keep" leaves biases alone (the paper).
         head: "retire": the forgotten rows become the mean of the others, whose biases are fitted again to retained
@@ -88,9 +91,10 @@ class Damp:
     energy: float = 0.95
     eraser: Eraser = "oblique"
     ridge: float = 0.1
-    depth: Depth = "late"
+    depth: Depth = "last"
     alpha: float = 1.0
     order: Order = "sequential"
+    shortcut: float = 0.6
     bias: Bias = "preserve-mean"
     head: Head = "retire"
     norms: Norms = "keep"
@@ -105,6 +109,8 @@ class Damp:
         for field in ("energy", "alpha"):
             if not 0 < getattr(self, field) <= 1:
                 raise InputError(f"{field}: {getattr(self, field)}; allowed: above 0, up to 1")
+        if not 0 <= self.shortcut <= 1:
+            raise InputError(f"shortcut: {self.shortcut}; allowed: 0 to 1")
         if not 0 < self.ridge < math.inf:
             raise InputError(f"ridge: {self.ridge}; allowed: a finite number above 0")
         if self.calibration < 8:
@@ -114,8 +120,9 @@ class Damp:
 
     @staticmethod
     def published() -> "Damp":
-        """The published form: span residuals, orthogonal, one-shot, probe separability, biases kept, head projected."""
-        return Damp(residual="span", eraser="orthogonal", depth="probe", order="one-shot", bias="keep", head="project")
+        """The published form: span residuals, orthogonal, one-shot, probe separability, maps and head alike."""
+        plain = {"shortcut": 0.0, "bias": "keep", "head": "project"}
+        return Damp(residual="span", eraser="orthogonal", depth="probe", order="one-shot", **plain)
 
     def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]:
         absent = tuple(sorted({*problem.require_classes("damp"), *problem.gone}))
@@ -153,7 +160,7 @@ class Damp:
         strength = self._strength(summary.separability, site, place, count)
         record = _record(site, summary.separability) | {"alpha": strength}
         if strength == 0:
-            early = "too early in the net" if self.depth == "late" else "the class cannot be told apart here"
+            early = "too early in the net" if self.depth in ("last", "late") else "the class cannot be told apart here"
             return record | {"skipped": early}
         width = summary.prototypes.shape[1] // site.groups
         groups = [slice(k * width, (k + 1) * width) for k in range(site.groups)]
@@ -163,12 +170,14 @@ class Damp:
             return record | {"skipped": "nothing sets the class apart from its target here"}
         if rank == width:
             return record | {"skipped": f"{rank} directions would fill its input space"}
-        removed, shift = erase(site, erasures, strength)
+        share = strength * self.shortcut if site.carried else 0.0
+        writes = cancelling(model, site, summary, erasures, share) if share else None
+        removed, shift = erase(site, erasures, strength, writes)
         kept = absorb(model, site, shift) if self.bias == "preserve-mean" else ""
-        return record | {"edit": "project", "rank": rank, "removed": removed, "mean": kept}
+        return record | {"edit": "project", "rank": rank, "removed": removed, "mean": kept, "cancelled": share}
 
     def _strength(self, separability: float, site: Site, place: int, count: int) -> float:
-        return self.alpha * alpha(self.depth, separability, place, count, site.in_stream)
+        return self.alpha * alpha(self.depth, separability, place, count, site.in_stream, site.last)
 
     def _erasure(self, summary: Summary) -> Erasure:
         basis = directions(summary.prototypes, summary.forget, self.residual, self.energy, summary.routing)
@@ -177,5 +186,5 @@ class Damp:
 
 def _record(site: Site, separability: float = 0.0) -> dict[str, Any]:
     """What the report shows of a map: `edit` is "project", "retire" or "", `mean` says what keeps the retained mean."""
-    nothing = {"edit": "", "rank": 0, "alpha": 0.0, "removed": 0.0, "mean": "", "skipped": ""}
+    nothing = {"edit": "", "rank": 0, "alpha": 0.0, "removed": 0.0, "cancelled": 0.0, "mean": "", "skipped": ""}
     return {"operator": site.name, "separability": separability, **nothing}

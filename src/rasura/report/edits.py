@@ -57,6 +57,8 @@ def _cells(one: dict[str, Any]) -> list[str]:
     strength, rank = (percent(one["alpha"]), str(one["rank"])) if projected else ("–", "–")
     removed = percent(one["removed"]) if one["edit"] else "–"
     done = one["skipped"] or ("projected" if projected else KINDS[one["edit"]])
+    if cancelled := one.get("cancelled"):  # records of earlier versions have no such entry
+        done += f", {percent(cancelled)} of its shortcut cancelled"
     return [one["operator"], percent(one["separability"]), strength, rank, removed, one["mean"] or "–", done]
 
 
