@@ -52,7 +52,7 @@ OF_LATE: dict[str, tuple[Any, ...]] = {
     "alpha": (0.7,),
     "calibration": (500, 1000, 6000),
 }
-OF_DEFAULTS = OF_LATE | {"depth": ("late", *OF_LATE["depth"]), "shortcut": (0.0, 0.3, 1.0)}
+OF_DEFAULTS = OF_LATE | {"depth": ("late", *OF_LATE["depth"]), "shortcut": (0.0, 0.2, 0.7)}
 OF_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "residual": ("routed", "centred"),
     "eraser": ("oblique",),

@@ -3,10 +3,11 @@
     python benchmarks/rfa_quality.py [--parts class samples …] [--cifar10 FOLDER] [--imdb FOLDER] [--out FILE]
 
 Data, nets and recipes are those of benchmarks/settings.py (fashion-mini with a ResNet-8 and a small ViT, complete
-Fashion-MNIST and CIFAR-10 with a ResNet-8), and IMDB (3,000 reviews, a small DistilBERT). Parts: "class" (every class
-of a setting, beside full fine-tuning), "samples" (1 % and 10 % of the training examples), "text" (both on IMDB),
-"canaries" (examples with wrong labels), "gamma", "rank", "layers" (sweeps on fashion-mini). Rows and models that are
-in --folder are read, so a stopped run goes on; --collect only sums up.
+Fashion-MNIST and CIFAR-10 with a ResNet-8), and IMDB (3,000 reviews, dealt anew at random, a small DistilBERT). Parts:
+"class" (every class of a setting, beside full fine-tuning), "samples" (1 % and 10 % of the training examples), "text"
+(both on IMDB), "canaries" (examples with wrong labels), "gamma", "rank", "layers" (sweeps on fashion-mini), "steps" (a
+sweep on IMDB with adapters on all layers). Rows and models that are in --folder are read, so a stopped run goes on;
+--collect only sums up.
 
 Accuracy of class requests and of retained examples is that on held-out examples, accuracy of sample requests that on
 the forgotten training examples (of canaries: with their wrong labels). `distance` is the mean over stages and held-out
@@ -34,7 +35,8 @@ from torch import nn
 
 from rasura.activations import anatomy
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, Request, load_data, read_samples, resolve
+from rasura.data import Data, ForgetClasses, Request, examples_from, load_data, read_samples, resolve
+from rasura.data.canaries import Canaries
 from rasura.finding import Finding, audit_all
 from rasura.methods.contract import Problem, problem_of
 from rasura.methods.rfa import Rfa
@@ -42,17 +44,19 @@ from rasura.progress import silent
 from rasura.runs import machine
 from rasura.training import Recipe, predict
 
-REVIEWS = Setting("imdb", "distilbert,width=64,depth=2,length=64", Recipe(epochs=6, batch_size=32), ("neg",))
+REVIEWS = Setting("imdb", "distilbert,width=64,depth=2,length=64", Recipe(epochs=10, batch_size=32), ("neg",))
 IMAGES = {name: SETTINGS[name] for name in ("fashion-mini", "fashion-mini-vit", "fashion-mnist", "cifar10")}
 SAMPLED = ("fashion-mini", "fashion-mini-vit", "cifar10")
 MAIN = "fashion-mini"
-SHARES, CANARIES = ("10%", "1%"), "canaries:200"
+SHARES, CANARIES = ("10%", "1%"), Canaries(200)
+PLANTED = f"canaries:{CANARIES.count}"
 SEEDS = (0, 1)
 REFERENCES = (2, 3)
 """Their seeds are none of an original: no retrained model begins with an original's weights."""
 GAMMAS, RANKS = (0.2, 1.0, 5.0, 15.0), (1, 2, 8, 16)
 PLACES = (("all",), ("layer3", "head"), ("head",))
-SWEEPS = ("gamma", "rank", "layers")
+STEPS = (100, 200)
+SWEEPS = ("gamma", "rank", "layers", "steps")
 FULL_RATE = 1e-3
 """Adam's rate for all weights, of which each counts more than those of an adapter."""
 
@@ -71,6 +75,7 @@ class Row:
     @property
     def name(self) -> str:
         method = f"{self.method.gamma:g}-{self.method.rank}-{'-'.join(self.method.layers)}"
+        method += f"-{self.method.steps}" if self.part == "steps" else ""
         return f"{self.part}-{self.setting}-{self.words.replace('/', '')}-{self.seed}-{method}.json"
 
     @property
@@ -81,11 +86,25 @@ class Row:
 def load(row: Row, folders: argparse.Namespace) -> tuple[Setting, Data]:
     """A row's setting and data."""
     setting = IMAGES.get(row.setting, REVIEWS)
-    source = f"text:{folders.imdb},length=64"
+    data = redealt(folders.imdb) if setting is REVIEWS else data_of(setting, folders.cifar10)
     if row.words.startswith("canaries"):
-        source = f"{row.words}:{source if setting is REVIEWS else setting.data}"
-        return replace(setting, data=f"{setting.data} with canaries"), load_data(source)
-    return setting, load_data(source) if setting is REVIEWS else data_of(setting, folders.cifar10)
+        setting, data = replace(setting, data=f"{setting.data} with canaries"), CANARIES.planted(data)
+    return setting, data
+
+
+def redealt(folder: str) -> Data:
+    """The reviews of both of IMDB's parts, dealt anew at random into parts of the same sizes.
+
+    As published, no film has reviews in both parts: a forgotten review has others of its film among the retained ones
+    and a held-out one has none, so that models that saw neither tell them apart.
+    """
+    data = load_data(f"text:{folder},length=64")
+    parts = data.train, data.test
+    source = {name: torch.cat([part.source[name] for part in parts]) for name in data.train.source}
+    reviews = examples_from(source, torch.cat([part.labels for part in parts]))
+    order = torch.randperm(len(reviews), generator=torch.Generator().manual_seed(0))
+    train, test = (reviews.take(rows) for rows in order.tensor_split([len(data.train)]))
+    return replace(data, train=train, test=test, name=REVIEWS.data)
 
 
 def full_finetuning(method: Rfa, problem: Problem) -> nn.Module:
@@ -178,11 +197,13 @@ def plan() -> Iterator[Row]:
         yield from (Row("class", name, words, seed, full=True) for seed in seeds for words in setting.classes)
     yield from (Row("samples", name, share, seed) for name in SAMPLED for share in SHARES for seed in SEEDS)
     yield from (Row("text", "imdb", words, seed, full=words == "neg") for words in (*SHARES, "neg") for seed in SEEDS)
-    yield from (Row("canaries", name, CANARIES, seed) for name in (MAIN, "imdb") for seed in SEEDS)
+    yield from (Row("canaries", name, PLANTED, seed) for name in (MAIN, "imdb") for seed in SEEDS)
     for words in ("T-shirt/top", "10%"):
         yield from (Row("gamma", MAIN, words, 0, Rfa(gamma=gamma)) for gamma in GAMMAS)
     yield from (Row("rank", MAIN, "T-shirt/top", 0, Rfa(rank=rank)) for rank in RANKS)
     yield from (Row("layers", MAIN, "T-shirt/top", 0, Rfa(layers=places)) for places in PLACES)
+    thorough = (Rfa(layers=("all",), steps=steps) for steps in STEPS)
+    yield from (Row("steps", "imdb", words, 0, method) for method in thorough for words in ("10%", PLANTED))
 
 
 def difference(cells: list[dict], who: str, score: str, to: Callable[[dict], float]) -> dict:

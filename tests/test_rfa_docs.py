@@ -9,7 +9,7 @@ from docs_tables import rows_between
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "rfa.md").read_text(encoding="utf-8")
 
-SWEEPS = ("gamma", "rank", "layers")
+SWEEPS = ("gamma", "rank", "layers", "steps")
 
 
 def result(name: str) -> dict:
@@ -60,7 +60,8 @@ def sweep_rows() -> list[str]:
             value = ", ".join(value) if isinstance(value, list) else f"{value:g}"
             found = row["rows"]["rfa"]
             shares = f"{100 * found['forget']:.1f} % | {100 * found['retain']:.1f} %"
-            rows.append(f"| {row['part']} | {value} | {row['request']} | {shares} | {found['distance']:.3f} |")
+            about = f"{row['setting']} | {row['part']} | {value} | {row['request']}"
+            rows.append(f"| {about} | {shares} | {found['distance']:.3f} |")
     return rows
 
 

@@ -12,8 +12,10 @@ RIDGE = 1e-3
 RISE, RISE_IN_STREAM = (0.6, 0.8), (0.3, 0.55)
 """Where "late" begins to rise from 0, and where it reaches 1, as shares of the maps before the head. In a transformer
 what an early map writes passes by all later ones to the head, so the rise begins earlier (measured)."""
-RISE_BEFORE_LAST = (0.45, 0.7)
-"""The same for "last" in a transformer, where the last map cancels part of what passes by."""
+CANCELLED, CANCELLED_IN_STREAM = 1.0, 0.4
+"""Share of a class's difference that the last map takes out of what a shortcut carries past it. Nothing but a norm and
+a mean lie between a transformer's stream and the head: without any of the difference there, few labels find less of the
+class than in retrained models. A ReLU behind a sum of maps brings some of it back (both measured)."""
 
 
 def alpha(
@@ -38,17 +40,13 @@ def alpha(
     if rule == "constant" or (rule == "last" and last):
         return 1.0
     if rule == "last":
-        return separability**2 * _rise(place, count, RISE_BEFORE_LAST if in_stream else RISE)
+        return separability**2 * alpha("late", separability, place, count, in_stream)
     if rule == "late":
-        return _rise(place, count, RISE_IN_STREAM if in_stream else RISE)
+        low, high = RISE_IN_STREAM if in_stream else RISE
+        return min(1.0, max(0.0, (place / max(count - 1, 1) - low) / (high - low)))
     if rule == "probe^2":
         return separability**2
     return separability * (place / count if rule == "probe*ramp" else 1.0)
-
-
-def _rise(place: int, count: int, between: tuple[float, float]) -> float:
-    low, high = between
-    return min(1.0, max(0.0, (place / max(count - 1, 1) - low) / (high - low)))
 
 
 def discriminant(forget: Moments, retain: Moments) -> tuple[Tensor, Tensor]:

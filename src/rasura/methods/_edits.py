@@ -18,14 +18,16 @@ would take weights without measure."""
 
 
 def erase(site: Site, erasures: Sequence[Erasure], alpha: float, writes: Tensor | None = None) -> tuple[float, Tensor]:
-    """W' = W (I - alpha P) + M rightᵀ in place, group by group; of a convolution, alike at every kernel position.
+    """W' = W (I - alpha P) + M rightᵀ in place, group by group.
+
+    Of a convolution, P takes alike at every kernel position; M is written at the middle one, as at the borders the
+    others reach beyond the map.
 
     Args:
         site: its weight is changed.
         erasures: one per group of channels.
         alpha: 0..1.
-        writes: M, what the output is to hold per unit of each direction, `[out, r]`, from all kernel positions
-            together; None writes nothing.
+        writes: M, what the output is to hold per unit of each direction, `[out, r]`; None writes nothing.
 
     Returns:
         The removed share of the weight's length, and how much the output loses at the centres, `[out]`, borders not
@@ -34,13 +36,13 @@ def erase(site: Site, erasures: Sequence[Erasure], alpha: float, writes: Tensor 
     taps = as_taps(site.weight, site.module)
     removed = torch.empty_like(taps)
     shifts = []
-    rows = len(taps) // len(erasures)
+    rows, middle = len(taps) // len(erasures), taps.shape[2] // 2
     for group, one in enumerate(erasures):
         part = slice(group * rows, (group + 1) * rows)
         left, right, centre = (tensor.to(taps) for tensor in (one.left, one.right, one.centre))
         removed[part] = alpha * torch.einsum("oit,ir,jr->ojt", taps[part], left, right)
         if writes is not None:
-            removed[part] -= (writes[part].to(taps) @ right.T / taps.shape[2]).unsqueeze(2)
+            removed[part, :, middle] -= writes[part].to(taps) @ right.T
         shifts.append(torch.einsum("oit,i->o", removed[part], centre))
     with torch.no_grad():
         site.weight.copy_(from_taps(taps - removed, site.module, site.weight))

@@ -58,6 +58,7 @@ class _Passing:
             return
         marks = _mark(first), _mark(second)
         if self.output in marks:
+            self.held += [first, second]
             self.other = marks[1 - marks.index(self.output)]
 
     def found(self, name: str) -> LastSum:

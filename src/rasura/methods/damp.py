@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rasura.errors import InputError, unknown
 from rasura.methods._class_statistics import Summary
-from rasura.methods._depth import Depth, alpha
+from rasura.methods._depth import CANCELLED, CANCELLED_IN_STREAM, Depth, alpha
 from rasura.methods._directions import Residual, directions
 from rasura.methods._edits import absorb, cancelling, erase
 from rasura.methods._erasers import Eraser, Erasure, erasure
@@ -77,7 +77,8 @@ class Damp:
         order: "sequential": statistics of each map on the model that is edited upstream; activations of all calibration
             examples are in memory at a time. "one-shot": all from the original model (the paper); memory for one batch.
         shortcut: share of the class's difference from its target that the last map before the head takes out of what a
-            shortcut carries past it, by writing the opposite. 0 to 1; higher forgets more, and costs no retention.
+            shortcut carries past it, by writing the opposite. 0 to 1; higher forgets more, and hardly costs retention.
+            None: 0.4 where tokens are added, 1 where maps are.
         bias: "preserve-mean" moves the bias (or the next BatchNorm's running mean) so that the retained mean stays
             where it was; "keep" leaves biases alone (the paper).
         head: "retire": the forgotten rows become the mean of the others, whose biases are fitted again to retained
@@ -94,7 +95,7 @@ class Damp:
     depth: Depth = "last"
     alpha: float = 1.0
     order: Order = "sequential"
-    shortcut: float = 0.6
+    shortcut: float | None = None
     bias: Bias = "preserve-mean"
     head: Head = "retire"
     norms: Norms = "keep"
@@ -109,8 +110,8 @@ class Damp:
         for field in ("energy", "alpha"):
             if not 0 < getattr(self, field) <= 1:
                 raise InputError(f"{field}: {getattr(self, field)}; allowed: above 0, up to 1")
-        if not 0 <= self.shortcut <= 1:
-            raise InputError(f"shortcut: {self.shortcut}; allowed: 0 to 1")
+        if self.shortcut is not None and not 0 <= self.shortcut <= 1:
+            raise InputError(f"shortcut: {self.shortcut}; allowed: 0 to 1, or None")
         if not 0 < self.ridge < math.inf:
             raise InputError(f"ridge: {self.ridge}; allowed: a finite number above 0")
         if self.calibration < 8:
@@ -170,7 +171,8 @@ class Damp:
             return record | {"skipped": "nothing sets the class apart from its target here"}
         if rank == width:
             return record | {"skipped": f"{rank} directions would fill its input space"}
-        share = strength * self.shortcut if site.carried else 0.0
+        usual = CANCELLED_IN_STREAM if site.in_stream else CANCELLED
+        share = strength * (usual if self.shortcut is None else self.shortcut) if site.carried else 0.0
         writes = cancelling(model, site, summary, erasures, share) if share else None
         removed, shift = erase(site, erasures, strength, writes)
         kept = absorb(model, site, shift) if self.bias == "preserve-mean" else ""
