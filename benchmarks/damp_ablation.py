@@ -202,6 +202,7 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     kept, commands = arguments.folder / "rows.jsonl", arguments.folder / "commands.txt"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    rows = [row if "error" in row else row | {"aims_met": aims_met(row)} for row in rows]
     done = {(row["data"], row["net"], row["seed"], tuple(row["forget"]), row["method"]) for row in rows}
     if not arguments.collect:
         with commands.open("a") as file:

@@ -689,6 +689,14 @@ def test_inputs_that_are_too_wide_are_left_alone(monkeypatch):
     assert edits(record)["1"]["skipped"] == "inputs of 64 features; at most 32"
 
 
+def test_a_late_map_that_does_not_tell_the_class_says_so(monkeypatch):
+    monkeypatch.setattr("rasura.methods._class_statistics.separability", lambda confusion: 0.0)
+    _, record = Damp()(problem_for("resnet8"))
+    skipped = edits(record)
+    assert skipped["conv1"]["skipped"] == "too early in the net"
+    assert skipped["layer3.0.conv1"]["skipped"] == "the class cannot be told apart here"
+
+
 def test_the_record_says_which_maps_lie_too_early():
     _, record = Damp()(problem_for("convnet"))
     assert [entry["skipped"] for entry in record["operators"]] == ["too early in the net", "", "", ""]

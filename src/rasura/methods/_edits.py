@@ -12,12 +12,16 @@ from rasura.methods._operator import as_taps, from_taps
 from rasura.methods._sites import Site
 
 Absorbed = Literal["bias", "batch norm", ""]
+ALIKE = 1e-2
+"""Classes whose directions differ by less than this share are answered as one: M would grow without measure."""
 SHUT = 1e-2
 """A channel that a BatchNorm scales by less than this share of its largest scale is left alone: to write through it
 would take weights without measure."""
 
 
-def erase(site: Site, erasures: Sequence[Erasure], alpha: float, writes: Tensor | None = None) -> tuple[float, Tensor]:
+def erase(
+    site: Site, erasures: Sequence[Erasure], alpha: float, writes: Sequence[Tensor] | None = None
+) -> tuple[float, Tensor]:
     """W' = W (I - alpha P) + M rightᵀ in place, group by group.
 
     Of a convolution, P takes alike at every kernel position; M is written at the middle one, as at the borders the
@@ -27,7 +31,7 @@ def erase(site: Site, erasures: Sequence[Erasure], alpha: float, writes: Tensor 
         site: its weight is changed.
         erasures: one per group of channels.
         alpha: 0..1.
-        writes: M, what the output is to hold per unit of each direction, `[out, r]`; None writes nothing.
+        writes: M, what each group's output is to hold per unit of each direction, `[out, r]`; None writes nothing.
 
     Returns:
         The removed share of the weight's length, and how much the output loses at the centres, `[out]`, borders not
@@ -42,15 +46,17 @@ def erase(site: Site, erasures: Sequence[Erasure], alpha: float, writes: Tensor 
         left, right, centre = (tensor.to(taps) for tensor in (one.left, one.right, one.centre))
         removed[part] = alpha * torch.einsum("oit,ir,jr->ojt", taps[part], left, right)
         if writes is not None:
-            removed[part, :, middle] -= writes[part].to(taps) @ right.T
+            removed[part, :, middle] -= writes[group].to(taps) @ right.T
         shifts.append(torch.einsum("oit,i->o", removed[part], centre))
     with torch.no_grad():
         site.weight.copy_(from_taps(taps - removed, site.module, site.weight))
     return (removed.norm() / taps.norm().clamp(min=1e-300)).item(), torch.cat(shifts)
 
 
-def cancelling(model: nn.Module, site: Site, summary: Summary, erasures: Sequence[Erasure], share: float) -> Tensor:
-    """What a map must write so that the sum with what a shortcut carries past loses the class: M `[out, r]`.
+def cancelling(
+    model: nn.Module, site: Site, summary: Summary, erasures: Sequence[Erasure], share: float
+) -> list[Tensor]:
+    """What a map must write so that the sum with what a shortcut carries past loses the class: M `[out, r]` per group.
 
     A class differs from its target by g in the map's input, where the target is the routed mixture of retained
     prototypes, and by c in what is carried. M rightᵀ g = -share · c for every class, by least squares where the
@@ -70,8 +76,8 @@ def cancelling(model: nn.Module, site: Site, summary: Summary, erasures: Sequenc
     parts = []
     for group, one in enumerate(erasures):
         held = gaps[:, group * width : (group + 1) * width] @ one.right
-        parts.append((torch.linalg.pinv(held) @ wanted[:, group * rows : (group + 1) * rows]).T)
-    return torch.cat(parts)
+        parts.append((torch.linalg.pinv(held, rtol=ALIKE) @ wanted[:, group * rows : (group + 1) * rows]).T)
+    return parts
 
 
 def _scale(model: nn.Module, site: Site, channels: int) -> Tensor:

@@ -24,9 +24,9 @@ class LastSum:
     """What goes into the sum behind a map.
 
     Attributes:
-        maps: the modules of the maps whose outputs are its parts, the map itself first.
-        carried: where its other part can be read before the map runs; None where there is none, where another map makes
-            it, or where no module sees it, or one that runs more than once.
+        maps: the modules of the maps whose outputs are its parts and go nowhere else, the map itself first.
+        carried: where its other part can be read before the map runs; None where there is none, where it is another
+            map's output that goes nowhere else, or where no module sees it that runs once.
     """
 
     maps: tuple[str, ...]
@@ -34,14 +34,14 @@ class LastSum:
 
 
 class _Passing:
-    """Where every tensor was first seen, and what was added to the output that is looked for."""
+    """Where every tensor was seen, and what was added to the output that is looked for."""
 
     def __init__(self) -> None:
         self.held: list[Tensor] = []  # so that ids stay unique
-        self.first: dict[Mark, Point] = {}
+        self.seen: dict[Mark, list[Point]] = {}
         self.times: dict[Point, int] = {}
         self.of_maps: dict[Mark, str] = {}
-        self.before: dict[Mark, Point] = {}
+        self.before: dict[Mark, list[Point]] = {}
         self.output: Mark | None = None
         self.other: Mark | None = None
 
@@ -49,8 +49,12 @@ class _Passing:
         """Take in a tensor that passes a point."""
         self.held.append(tensor)
         self.times[point] = self.times.get(point, 0) + 1
-        self.first.setdefault(_mark(tensor), point)
+        self.seen.setdefault(_mark(tensor), []).append(point)
         return _mark(tensor)
+
+    def snapshot(self) -> None:
+        """Remember what was seen so far."""
+        self.before = {mark: list(points) for mark, points in self.seen.items()}
 
     def added(self, first: Any, second: Any) -> None:
         """Take in a sum: if the output is a part of it, the other part is what was carried past."""
@@ -61,14 +65,25 @@ class _Passing:
             self.held += [first, second]
             self.other = marks[1 - marks.index(self.output)]
 
-    def found(self, name: str) -> LastSum:
+    def found(self, name: str, modules: Mapping[str, nn.Module]) -> LastSum:
         """What went into the sum behind the map of this name."""
         if self.other is None:
             return LastSum((name,))
-        if self.other in self.of_maps:
+        if self.other in self.of_maps and not self._is_taken(self.seen[self.other]):
             return LastSum((name, self.of_maps[self.other]))
-        carried = self.before.get(self.other)
-        return LastSum((name,), carried if carried and self.times[carried] == 1 else None)
+        # While an attention is opened, what passes as its output goes into its last projection.
+        readable = (
+            point
+            for point in self.before.get(self.other, [])
+            if self.times[point] == 1
+            and not (point.side == "output" and isinstance(modules[point.module], nn.MultiheadAttention))
+        )
+        return LastSum((name,), next(readable, None))
+
+    def _is_taken(self, points: list[Point]) -> bool:
+        """Whether a module makes something else of a tensor that passed these points: more than handing it on."""
+        ends = {point.module for point in points if point.side == "output"}
+        return any(point.side == "input" and point.module not in ends for point in points)
 
 
 class _Sums(TorchFunctionMode):
@@ -78,7 +93,7 @@ class _Sums(TorchFunctionMode):
         self.passing = passing
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in SUMS and len(args) == 2:
+        if func in SUMS and len(args) == 2 and (kwargs or {}).get("alpha", 1) == 1:
             self.passing.added(*args)
         return func(*args, **(kwargs or {}))
 
@@ -99,7 +114,7 @@ def last_sum(model: nn.Module, inputs: Inputs, name: str, norms: Mapping[str, st
         def note(tensor: Tensor) -> None:
             passing.note(point, tensor)
             if point.module == name:
-                passing.before = dict(passing.first)
+                passing.snapshot()
 
         return note
 
@@ -117,7 +132,7 @@ def last_sum(model: nn.Module, inputs: Inputs, name: str, norms: Mapping[str, st
     taps |= {Point(one): leave(Point(one)) for one in modules if one}
     with evaluating(model), tap(model, taps), _Sums(passing):
         logits_of(model, to_device(inputs, device_of(model)))
-    return passing.found(name)
+    return passing.found(name, modules)
 
 
 def _is_map(module: nn.Module) -> bool:

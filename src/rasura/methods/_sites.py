@@ -112,7 +112,9 @@ def _with_last(model: nn.Module, inputs: Inputs, sites: list[Site], norms: Mappi
     # Of an attention, the module is the attention, and the map that writes is its output projection.
     found = last_sum(model, inputs, last.point.module, norms)
     before = [replace(site, last=site.point.module in found.maps and not _is_inner(site)) for site in before]
-    return [*before, replace(last, last=True, carried=None if last.skipped else found.carried), head]
+    through: Any = model.get_submodule(last.norm) if last.norm else None
+    unknown = through is not None and through.running_var is None  # its scale is another one for every batch
+    return [*before, replace(last, last=True, carried=None if last.skipped or unknown else found.carried), head]
 
 
 def _is_inner(site: Site) -> bool:

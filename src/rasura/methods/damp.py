@@ -47,18 +47,20 @@ class Damp:
     forget prototypes onto their targets (at a = 1, W' Q = 0) while outputs of retained inputs, with covariance S, move
     as little as they can. By default t_f is where a linear reader that knows the retained classes alone puts the
     class's examples: nets that were trained without the class answer like that. Maps are edited in the order in which
-    they run, each by statistics of the net that is edited up to there, in one forward pass.
+    they run, each by statistics of the net that is edited up to there, in one forward pass. Where a shortcut carries s
+    past the last map before the head, that map also writes the opposite of a share of what tells the class from its
+    target in s.
 
     Source: arXiv 2604.15166, whose text was not to be had. `Damp.published()` is the published form as described:
     residuals against the span of retained prototypes, orthogonal projections, all directions from the original model,
     strength from probe separability, biases kept, the head edited like every other map.
     Differs: the defaults. The span of retained prototypes leaves a look-alike class in place; one-shot directions miss
     what upstream edits change; an orthogonal projection takes from retained classes what lies in the same directions;
-    and early edits cost retained accuracy that late ones do not. The forgotten rows of the head are replaced, so that
-    accuracy on the class is 0 by construction: whether the class is erased inside is for the audit to say. Means are
-    over all positions, padding tokens included; convolutions lose directions of channels, alike at every kernel
-    position. There is no strength to search: a retired head says 0 at any setting, so that a search by answers would
-    choose the weakest edit, a mask.
+    early edits cost retained accuracy that late ones do not; and what shortcuts carry past all edits stays readable.
+    The forgotten rows of the head are replaced, so that accuracy on the class is 0 by construction: whether the class
+    is erased inside is for the audit to say. Means are over all positions, padding tokens included; convolutions lose
+    directions of channels, alike at every kernel position. There is no strength to search: a retired head says 0 at any
+    setting, so that a search by answers would choose the weakest edit, a mask.
 
     Attributes:
         residual: the target t_f. "routed": the mixture of retained prototypes that a reader of the retained classes
@@ -161,8 +163,8 @@ class Damp:
         strength = self._strength(summary.separability, site, place, count)
         record = _record(site, summary.separability) | {"alpha": strength}
         if strength == 0:
-            early = "too early in the net" if self.depth in ("last", "late") else "the class cannot be told apart here"
-            return record | {"skipped": early}
+            early = not self._strength(1.0, site, place, count)
+            return record | {"skipped": "too early in the net" if early else "the class cannot be told apart here"}
         width = summary.prototypes.shape[1] // site.groups
         groups = [slice(k * width, (k + 1) * width) for k in range(site.groups)]
         erasures = [self._erasure(summary.channels(group)) for group in groups]
