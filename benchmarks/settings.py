@@ -32,6 +32,7 @@ SEVERAL = (("Shirt", "Trouser"), ("Shirt", "Trouser", "Bag"), ("Shirt", "Trouser
 SETTINGS = {
     "digits": Setting("digits", "resnet8,width=8", Recipe(epochs=12), ("3", "8", "0"), (("3", "8"), ("3", "8", "0"))),
     "fashion-mini": Setting("fashion-mini", "resnet8", Recipe(epochs=8), CLOTHES, SEVERAL),
+    "fashion-mini-resnet18": Setting("fashion-mini", "resnet18,width=8", Recipe(epochs=8), ("T-shirt/top", "Trouser")),
     "fashion-mini-vit": Setting("fashion-mini", "vit", Recipe(epochs=15), CLOTHES, SEVERAL),
     "fashion-mnist": Setting("fashion-mnist", "resnet8", Recipe(epochs=5), CLOTHES),
     "cifar10": Setting(
