@@ -346,8 +346,10 @@ def test_noise_makes_the_judge_err():
 
 def test_scrub_forgets_more_with_smaller_forget_batches():
     problem = small_problem()
-    found = [recall(Scrub(forget_batch_size=size)(problem)[0], problem.forget) for size in (40, 8, 4)]
-    assert found[0] > found[1] > found[2]
+    # At batches of 4 the steps away from the original are so many that processors' rounding decides where they end.
+    settings = [Scrub(learning_rate=1e-3, forget_batch_size=size) for size in (40, 8)]
+    large, small = (recall(method(problem)[0], problem.forget) for method in settings)
+    assert large > small + 0.2
 
 
 def test_bad_teacher_moves_to_the_untrained_net_on_forget_and_stays_near_the_original_on_retain():
@@ -403,7 +405,7 @@ SPARES = ["bad-teacher", "scrub", "boundary-shrink", "catastrophic-forgetting-k"
 
 STRONGER = {
     "bad-teacher": BadTeacher(epochs=10, learning_rate=1e-3),
-    "scrub": Scrub(forget_batch_size=4),
+    "scrub": Scrub(forget_batch_size=8, learning_rate=1e-3),
     "boundary-shrink": BoundaryShrink(learning_rate=0.01),
     "catastrophic-forgetting-k": CatastrophicForgettingK(epochs=20, learning_rate=0.01),
     "unsir": Unsir(batch_size=32),

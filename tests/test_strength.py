@@ -346,7 +346,7 @@ def test_what_cannot_be_searched_is_refused(digits, model):
 
 RESNET, CONVNET = "resnet8,width=4", "convnet,width=8"
 HARD: dict[str, tuple[str, Any, str]] = {
-    "scrub does too little": (CONVNET, methods.Scrub(), "weak effect"),
+    "scrub does too little": (CONVNET, methods.Scrub(learning_rate=7e-4), "weak effect"),
     "bad teacher does nothing": (CONVNET, methods.BadTeacher(), "no effect"),
     "boundary shrink does nothing": (CONVNET, methods.BoundaryShrink(), "no effect"),
     "ssd destroys": (RESNET, methods.Ssd(alpha=1.0), "collapse"),
