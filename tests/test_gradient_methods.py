@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -345,11 +346,13 @@ def test_noise_makes_the_judge_err():
 
 
 def test_scrub_forgets_more_with_smaller_forget_batches():
-    problem = small_problem()
-    # At batches of 4 the steps away from the original are so many that processors' rounding decides where they end.
-    settings = [Scrub(learning_rate=1e-3, forget_batch_size=size) for size in (40, 8)]
-    large, small = (recall(method(problem)[0], problem.forget) for method in settings)
-    assert large > small + 0.2
+    # At the start the divergence has no slope, so that rounding sets the first steps, and small batches scatter: means.
+    problems = [replace(small_problem(), seed=seed) for seed in range(20)]
+
+    def left(size: int) -> float:
+        return mean(recall(Scrub(forget_batch_size=size)(problem)[0], problem.forget) for problem in problems)
+
+    assert left(40) > max(left(8), left(4))
 
 
 def test_bad_teacher_moves_to_the_untrained_net_on_forget_and_stays_near_the_original_on_retain():
@@ -405,7 +408,7 @@ SPARES = ["bad-teacher", "scrub", "boundary-shrink", "catastrophic-forgetting-k"
 
 STRONGER = {
     "bad-teacher": BadTeacher(epochs=10, learning_rate=1e-3),
-    "scrub": Scrub(forget_batch_size=8, learning_rate=1e-3),
+    "scrub": Scrub(epochs=10, max_epochs=8, learning_rate=1e-3, forget_batch_size=40),
     "boundary-shrink": BoundaryShrink(learning_rate=0.01),
     "catastrophic-forgetting-k": CatastrophicForgettingK(epochs=20, learning_rate=0.01),
     "unsir": Unsir(batch_size=32),
@@ -440,7 +443,7 @@ def test_published_unsir_wrecks_a_net_without_batch_norm_that_has_two_steps_to_r
 def test_stronger_settings_forget(name):
     problem = small_problem()
     model, _ = STRONGER[name](problem)
-    assert recall(model, problem.forget) <= (0.6 if name == "scrub" else 0.1)
+    assert recall(model, problem.forget) <= 0.1
     assert recall(model, problem.retain) >= 0.9
 
 
