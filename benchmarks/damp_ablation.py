@@ -8,7 +8,8 @@ every seed, or taken from the folder; every setting is audited beside them. Rows
 they are found, so that a run that was interrupted goes on where it stopped, and several runs into one folder make one
 result. `--design main` has the defaults, the form that was the default before ("late": strength by depth alone, nothing
 cancelled) and the published form beside other methods and a retrained model that is judged by the other references;
-`one-at-a-time` also varies each field of the three; `full` crosses residual, energy, eraser, order, depth and bias.
+`one-at-a-time` also varies each field of the three; `full` crosses residual, energy, order, depth and bias, measured by
+the audit's decoders of the head's inputs alone, without verdict.
 At the end one line per setting, net and number of classes: means over requests and seeds with their range, and how
 often all three aims were met (forget accuracy at most 2 %, retain accuracy at most 1 point below retrained, 2 for the
 hardest class, few-shot recall at n = 5 and 10 at most 10 points from retrained).
@@ -26,19 +27,21 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, get_args
 
+from damp_front import CROSSED, effects, front, place_of
+from distances import audited_distances, decoded_distances
 from settings import SETTINGS, Setting, data_of, trained
 
 from rasura.contents import versions
 from rasura.data import Data, ForgetClasses
-from rasura.finding import Finding, audit_all
+from rasura.finding import audit_all
 from rasura.methods import Damp, Finetune, LogitMask, Rfa, Scrub
 from rasura.methods.contract import forget
-from rasura.methods.damp import Bias, Depth, Eraser, Order, Residual
+from rasura.methods.damp import Bias, Depth, Order, Residual
 from rasura.progress import silent
 from rasura.runs import machine
 
 ENERGIES = (0.9, 0.95, 0.99, 0.999)
-CHOICES = {"residual": Residual, "eraser": Eraser, "depth": Depth, "order": Order, "bias": Bias}
+FIELDS = {"order": Order, "depth": Depth, "bias": Bias}
 LATE = Damp(depth="late", shortcut=0.0)
 OF_LATE: dict[str, tuple[Any, ...]] = {
     "residual": ("centred", "span"),
@@ -71,7 +74,7 @@ def methods_of(design: str) -> dict[str, Any]:
     main = {"defaults": Damp(), "late": LATE, "published": Damp.published()}
     others = {"logit-mask": LogitMask(), "finetune": Finetune(epochs=1), "scrub": Scrub(), "rfa": Rfa()}
     others |= {RETRAINED: None}
-    return main | others | {"main": {}, "one-at-a-time": varied(), "full": crossed()}[design]
+    return crossed() if design == "full" else main | others | ({} if design == "main" else varied())
 
 
 def varied() -> dict[str, Damp]:
@@ -86,34 +89,46 @@ def varied() -> dict[str, Damp]:
 
 
 def crossed() -> dict[str, Damp]:
-    """Every combination of residual (with its energies), eraser, order, depth rule and bias rule."""
+    """Every combination of residual (with its energies), order, depth rule and bias rule; else the defaults."""
     residuals = [{"residual": name} for name in get_args(Residual) if name != "centred"]
     residuals += [{"residual": "centred", "energy": energy} for energy in ENERGIES]
-    fields = ("eraser", "order", "depth", "bias")
-    rest = itertools.product(*(get_args(CHOICES[field]) for field in fields))
-    combined = [one | dict(zip(fields, some, strict=True)) for some in rest for one in residuals]
+    rest = itertools.product(*(get_args(choice) for choice in FIELDS.values()))
+    combined = [one | dict(zip(FIELDS, some, strict=True)) for some in rest for one in residuals]
     return {", ".join(f"{field}={value}" for field, value in some.items()): Damp(**some) for some in combined}
 
 
 def audited(
-    setting: Setting, data: Data, seed: int, names: tuple[str, ...], methods: dict[str, Any], folder: Path, count: int
+    setting: Setting,
+    data: Data,
+    seed: int,
+    names: tuple[str, ...],
+    methods: dict[str, Any],
+    folder: Path,
+    count: int,
+    whole: bool = True,
 ) -> list[dict[str, Any]]:
-    """A row per method for one request; models are trained or reused."""
+    """A row per method for one request, audited as a whole or by a few decoders; models are trained or reused."""
     request, original = ForgetClasses(list(names)), trained(setting, data, folder, seed)
     references = [trained(setting, data, folder, number, names) for number in range(1, count + 1)]
     outcomes = {name: attempt(original, data, request, one, seed) for name, one in methods.items() if one is not None}
     models = {name: found.model for name, found in outcomes.items() if not isinstance(found, str)}
-    findings = audit_all(models, data, request, original, references, seed, silent) if models else {}
+
+    def distances(models: dict[str, Any], references: list[Any]) -> dict[str, dict[str, Any]]:
+        if not whole:
+            return decoded_distances(models, references, data, request, seed)
+        findings = audit_all(models, data, request, original, references, seed, silent) if models else {}
+        return {name: audited_distances(finding) for name, finding in findings.items()}
+
+    scores = distances(models, references)
     if RETRAINED in methods and count > 1:
-        *others, last = references
-        findings |= audit_all({RETRAINED: last}, data, request, original, others, seed, silent)
+        scores |= distances({RETRAINED: references[-1]}, references[:-1])
     about = {"data": data.name, "net": setting.net, "seed": seed, "forget": list(names), "references": count}
     rows = []
     for name, method in methods.items():
         row, found = about | {"method": name, "settings": asdict(method) if method else {}}, outcomes.get(name)
-        if name in findings:
+        if name in scores:
             seconds = {"seconds": round(found.seconds, 2)} if found is not None else {}
-            measured = row | seconds | distances(findings[name])
+            measured = row | seconds | scores[name]
             rows.append(measured | {"aims_met": aims_met(measured)})
         elif found is not None:
             rows.append(row | {"error": found})
@@ -126,24 +141,6 @@ def attempt(original: Any, data: Data, request: ForgetClasses, method: Any, seed
         return forget(original, data, request, method, seed, progress=silent)
     except ValueError as error:
         return str(error)
-
-
-def distances(finding: Finding) -> dict[str, Any]:
-    """What the three aims and the verdict say."""
-    content = finding.content
-    found: dict[str, Any] = {"verdict": finding.verdict, "where": finding.where}
-    outputs = content["outputs"]
-    found["forget_accuracy"] = outputs["model"]["forget"]["point"]
-    retrained = [one["retain"]["point"] for name, one in outputs.items() if name.startswith("reference")]
-    found["retain_accuracy"] = outputs["model"]["retain"]["point"]
-    found["retain_below_retrained"] = round(mean(retrained) - found["retain_accuracy"], 5)
-    for one in content["comparisons"]:
-        if (one["decoder"], one["layer"]) == ("few-shot", "head input") and one["shots"] in (5, 10, 50):
-            found[f"few_shot_{one['shots']}"] = one["model"]
-            found[f"few_shot_{one['shots']}_above_retrained"] = round(one["model"] - mean(one["references"]), 5)
-        if one["decoder"] == "linear" and one["layer"] == "head input":
-            found["linear_above_retrained"] = round(one["model"] - mean(one["references"]), 5)
-    return found
 
 
 def aims_met(row: dict[str, Any]) -> bool:
@@ -159,7 +156,7 @@ def aims_met(row: dict[str, Any]) -> bool:
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Per net, number of classes and method: means with their range over seeds and requests, best first."""
     groups: dict[tuple[str, str, int, str], list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in (one for one in rows if not one["method"].startswith(CROSSED)):
         groups.setdefault((row["data"], row["net"], len(row["forget"]), row["method"]), []).append(row)
     lines = []
     for (data, net, classes, method), some in groups.items():
@@ -167,7 +164,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         keys = [key for key in (scored[0] if scored else {}) if isinstance(scored[0][key], float)]
         line = {"data": data, "net": net, "classes": classes, "method": method, "rows": len(some)}
         line |= {"refused": len(some) - len(scored), "met": sum(row["aims_met"] for row in scored)}
-        line |= {"verdicts": dict(Counter(row["verdict"] for row in scored))}
+        line |= {"verdicts": dict(Counter(row["verdict"] for row in scored if "verdict" in row))}
         lines.append(line | {key: spread([row[key] for row in scored]) for key in keys})
     return sorted(lines, key=lambda line: (line["data"], line["net"], line["classes"], -line["met"]))
 
@@ -210,7 +207,8 @@ def main() -> None:
     for setting, data, seed, names in [] if arguments.collect else cells(arguments):
         about = data.name, setting.net, seed, names
         left = {name: one for name, one in methods.items() if (*about, name) not in done}
-        for row in audited(setting, data, seed, names, left, arguments.folder, arguments.references) if left else []:
+        rest = arguments.folder, arguments.references, arguments.design != "full"
+        for row in audited(setting, data, seed, names, left, *rest) if left else []:
             rows.append(row)
             print(json.dumps(row), flush=True)
             with kept.open("a") as file:
@@ -219,8 +217,9 @@ def main() -> None:
     for line in lines:
         print(json.dumps(line), flush=True)
     if arguments.out:
+        sums = {"summary": lines, "effects": effects(rows), "front": [place_of(row) for row in front(rows)]}
         about = {"commands": commands.read_text().splitlines(), "machine": machine(), "versions": versions()}
-        arguments.out.write_text(json.dumps({**about, "summary": lines, "rows": rows}, indent=1) + "\n")
+        arguments.out.write_text(json.dumps({**about, **sums, "rows": rows}, indent=1) + "\n")
 
 
 def command(arguments: list[str]) -> str:

@@ -46,6 +46,32 @@ def summary_line(one: dict) -> str:
     return f"| {' | '.join([one['data'], one['net'], one['method'], met, forget, *apart, verdicts])} |"
 
 
+def effect_line(one: dict) -> str:
+    about = [one["data"], one["net"], " and ".join(one["forget"]), f"{one['field']}={one['value']}"]
+    apart = [points(-one["lost"]), f"{100 * one['apart']:.1f}"]
+    met = f"{one['met']} of {one['rows']}"
+    return f"| {' | '.join([*about, met, *apart])} |"
+
+
+def front_rows() -> list[dict]:
+    """The rows that are said to be beaten by no other."""
+    return [row for row in crossed_rows() if place_of(row) in ABLATION["front"]]
+
+
+def crossed_rows() -> list[dict]:
+    return [row for row in ABLATION["rows"] if row["method"].startswith("residual=") and "error" not in row]
+
+
+def place_of(row: dict) -> list:
+    return [row["data"], row["net"], row["seed"], row["forget"], row["method"]]
+
+
+def front_line(row: dict) -> str:
+    apart = [points(value) for value in (-row["retain_below_retrained"], *(row[name] for name in SCORES))]
+    about = [row["data"], row["net"], " and ".join(row["forget"]), row["method"]]
+    return f"| {' | '.join([*about, *apart, 'yes' if row['aims_met'] else 'no'])} |"
+
+
 def cost_line(row: dict) -> str:
     return f"| {row['model']} | {row['method']} | {row['images']:,} | {row['ratio']:.2f} | {row['peak_mib']:,.0f} |"
 
@@ -56,6 +82,8 @@ BLOCKS = {
     "several": lambda: main_lines(("defaults", "late"), classes=True),
     "beside": lambda: summary_lines(False),
     "fields": lambda: summary_lines(True),
+    "crossed": lambda: [effect_line(one) for one in ABLATION["effects"]],
+    "front": lambda: [front_line(row) for row in front_rows()],
     "cost": lambda: [cost_line(row) for row in COST],
 }
 """Tables of the page, and what they hold."""
@@ -73,6 +101,18 @@ def test_the_aims_are_met_as_often_as_is_said():
         counts = [[row["aims_met"] for row in rows if (row["data"], row["net"]) == cell] for cell in cells]
         met = ", ".join(f"{' '.join(cell)} {sum(one)} of {len(one)}" for cell, one in zip(cells, counts, strict=True))
         assert f"With `{method}`: {met}." in " ".join(PAGE.split())
+
+
+def distances(row: dict) -> tuple[float, float]:
+    return row["retain_below_retrained"], max(abs(row[name]) for name in SCORES)
+
+
+def test_no_crossed_setting_beats_those_of_the_front_and_each_of_the_others_is_beaten():
+    front = front_rows()
+    for row in (one for one in crossed_rows() if one["forget_accuracy"] <= 0.02):
+        beside = [distances(one) for one in front if place_of(one)[:4] == place_of(row)[:4]]
+        as_good = [one for one in beside if all(mine <= its for mine, its in zip(one, distances(row), strict=True))]
+        assert as_good if row not in front else as_good == [distances(row)]
 
 
 def test_what_is_said_of_cost_is_so():
