@@ -5,9 +5,9 @@
 Data, nets and recipes are those of benchmarks/settings.py (fashion-mini with a ResNet-8 and a small ViT, complete
 Fashion-MNIST and CIFAR-10 with a ResNet-8), and IMDB (3,000 reviews, dealt anew at random, a small DistilBERT). Parts:
 "class" (every class of a setting, beside full fine-tuning), "samples" (1 % and 10 % of the training examples), "text"
-(both on IMDB), "canaries" (examples with wrong labels), "gamma", "rank", "layers" (sweeps on fashion-mini), "steps" (a
-sweep on IMDB with adapters on all layers). Rows and models that are in --folder are read, so a stopped run goes on;
---collect only sums up.
+(both on IMDB), "canaries" (examples with wrong labels), "gamma", "rank", "layers" (sweeps on fashion-mini), "thorough"
+(samples and canaries of IMDB with adapters on all layers and more steps). Rows and models that are in --folder are
+read, so a stopped run goes on; --collect only sums up.
 
 Accuracy of class requests and of retained examples is that on held-out examples, accuracy of sample requests that on
 the forgotten training examples (of canaries: with their wrong labels). `distance` is the mean over stages and held-out
@@ -49,14 +49,17 @@ IMAGES = {name: SETTINGS[name] for name in ("fashion-mini", "fashion-mini-vit", 
 SAMPLED = ("fashion-mini", "fashion-mini-vit", "cifar10")
 MAIN = "fashion-mini"
 SHARES, CANARIES = ("10%", "1%"), Canaries(200)
+DRAWS = ("1%@1", "1%@2", "1%@3")
+"""Further draws of so few examples that one draw says little."""
 PLANTED = f"canaries:{CANARIES.count}"
 SEEDS = (0, 1)
 REFERENCES = (2, 3)
 """Their seeds are none of an original: no retrained model begins with an original's weights."""
 GAMMAS, RANKS = (0.2, 1.0, 5.0, 15.0), (1, 2, 8, 16)
 PLACES = (("all",), ("layer3", "head"), ("head",))
-STEPS = (100, 200)
-SWEEPS = ("gamma", "rank", "layers", "steps")
+THOROUGH = Rfa(layers=("all",), gamma=2.0, answer_weight=100.0, steps=300)
+"""For texts: the original knows by heart what it is to forget, and early layers have their part in it."""
+SWEEPS = ("gamma", "rank", "layers")
 FULL_RATE = 1e-3
 """Adam's rate for all weights, of which each counts more than those of an adapter."""
 
@@ -75,7 +78,6 @@ class Row:
     @property
     def name(self) -> str:
         method = f"{self.method.gamma:g}-{self.method.rank}-{'-'.join(self.method.layers)}"
-        method += f"-{self.method.steps}" if self.part == "steps" else ""
         return f"{self.part}-{self.setting}-{self.words.replace('/', '')}-{self.seed}-{method}.json"
 
     @property
@@ -196,14 +198,14 @@ def plan() -> Iterator[Row]:
         seeds = SEEDS[:1] if name == "fashion-mnist" else SEEDS
         yield from (Row("class", name, words, seed, full=True) for seed in seeds for words in setting.classes)
     yield from (Row("samples", name, share, seed) for name in SAMPLED for share in SHARES for seed in SEEDS)
+    yield from (Row("samples", MAIN, share, seed) for share in DRAWS for seed in SEEDS)
     yield from (Row("text", "imdb", words, seed, full=words == "neg") for words in (*SHARES, "neg") for seed in SEEDS)
     yield from (Row("canaries", name, PLANTED, seed) for name in (MAIN, "imdb") for seed in SEEDS)
     for words in ("T-shirt/top", "10%"):
         yield from (Row("gamma", MAIN, words, 0, Rfa(gamma=gamma)) for gamma in GAMMAS)
     yield from (Row("rank", MAIN, "T-shirt/top", 0, Rfa(rank=rank)) for rank in RANKS)
     yield from (Row("layers", MAIN, "T-shirt/top", 0, Rfa(layers=places)) for places in PLACES)
-    thorough = (Rfa(layers=("all",), steps=steps) for steps in STEPS)
-    yield from (Row("steps", "imdb", words, 0, method) for method in thorough for words in ("10%", PLANTED))
+    yield from (Row("thorough", "imdb", words, seed, THOROUGH) for words in (*SHARES, PLANTED) for seed in SEEDS)
 
 
 def difference(cells: list[dict], who: str, score: str, to: Callable[[dict], float]) -> dict:
@@ -219,12 +221,12 @@ def of_retrained(score: str) -> Callable[[dict], float]:
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """Differences to the retrained models by setting and request; classes of a setting together."""
+    """Differences to the retrained models by setting and request; classes of a setting, and draws, together."""
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         if row["part"] not in SWEEPS:
             samples = "membership" in row["rows"]["rfa"]
-            kind = row["request"] if samples else "classes"
+            kind = row["request"].partition("@")[0] if samples else "classes"
             groups.setdefault((row["part"], row["setting"], row["net"], kind), []).append(row)
     found = []
     for (part, setting, net, kind), these in groups.items():

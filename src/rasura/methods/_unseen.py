@@ -13,7 +13,7 @@ from rasura.training import Batch, Loss, fit, predict
 
 SHRINK = 0.4
 """What is left of every weight of two or more dimensions."""
-NOISE = 0.2
+NOISE = 0.1
 """Share of freshly drawn weights that is added to them."""
 APART = 1_000_003
 """Added to the seed of the draw: a model trained with the same seed began with the weights that seed gives."""
