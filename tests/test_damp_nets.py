@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import nnls
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -29,6 +31,12 @@ from rasura.testing import check_method, small_problem
 
 EVERYWHERE = {"depth": "constant", "head": "project", "shortcut": 0.0}
 VIT = "vit,patch=2,width=16,depth=2"
+SLOW_LEARNERS = ("vit", "grouped")
+"""The usual six epochs leave them knowing the class to forget no better than by chance."""
+STAYS_APART = {"convnet": 0.9, "timm resnet": float("inf")}
+"""The share of `apart` that may stay, where 3/4 is too little. What the last map before convnet's head writes is mixed
+again by a ReLU and a pooling. Behind the sum of this small timm net's two edited branches, a ReLU moves the mean out
+again: 0.9 to 1.5 of the distance stays, depending on the seed."""
 
 
 def seeded(*layers: Callable[[], nn.Module]) -> nn.Module:
@@ -182,11 +190,47 @@ NETS: dict[str, Any] = {
 
 
 def problem_for(net: str, classes: tuple[int, ...] = (3,)) -> Problem:
+    if net in SLOW_LEARNERS:
+        return replace(small_problem(VIT, classes), model=copy.deepcopy(trained_longer(net)))
     return small_problem(NETS[net](), classes)
+
+
+@functools.cache
+def trained_longer(net: str) -> nn.Module:
+    problem = small_problem(NETS[net]())
+    everything = joined(problem.forget, problem.retain)
+    return fit(problem.model, everything, Recipe(epochs=10, batch_size=32, learning_rate=0.01), 0)
+
+
+def joined(one: Examples, other: Examples) -> Examples:
+    """The examples of two parts of the same data."""
+    labels, rows = torch.cat([one.labels, other.labels]), torch.cat([one.rows, other.rows])
+    return replace(one, labels=labels, rows=rows)
 
 
 def recall(model: nn.Module, examples: Examples) -> float:
     return (predict(model, examples).argmax(1) == examples.labels).double().mean().item()
+
+
+def apart(model: nn.Module, problem: Problem, head: str) -> float:
+    """How far the forgotten class's mean lies from the nearest mixture of retained classes' means, at the head's input.
+
+    A retired head answers the class with nothing, whatever the edits before it did: this is what they are for. In units
+    of the retained means' spread. Mixtures are convex: few channels leave no room beside the affine ones.
+    """
+    examples, found = joined(problem.forget, problem.retain), []
+    keep = lambda _, given: found.append(given[0].flatten(2).mean(2) if given[0].ndim > 2 else given[0])  # noqa: E731
+    handle = model.get_submodule(head).register_forward_pre_hook(keep)
+    predict(model, examples)
+    handle.remove()
+    vectors, labels = torch.cat(found).double().numpy(), examples.labels.numpy()
+    means = np.stack([vectors[labels == number].mean(0) for number in range(problem.classes)])
+    (forgotten,) = means[list(problem.forget_classes)]
+    retained = np.delete(means, problem.forget_classes, axis=0)
+    spread = np.linalg.norm(retained - retained.mean(0), axis=1).mean()
+    sum_to_one = 100 * np.ones(len(retained))
+    shares, _ = nnls(np.vstack([retained.T / spread, sum_to_one]), np.append(forgotten / spread, 100))
+    return float(np.linalg.norm(forgotten - shares @ retained) / spread)
 
 
 def edits(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -250,6 +294,14 @@ def test_the_defaults_keep_the_contract_forget_the_class_and_keep_the_others(net
     assert recall(model, problem.retain) >= recall(problem.model, problem.retain) - 0.1
     assert record["operators"][-1]["edit"] == "retire"
     assert any(entry["edit"] == "project" and entry["rank"] == 1 for entry in record["operators"])
+    head = record["operators"][-1]["operator"]
+    assert apart(model, problem, head) < STAYS_APART.get(net, 0.75) * apart(problem.model, problem, head)
+
+
+@pytest.mark.parametrize("net", SLOW_LEARNERS)
+def test_slow_learners_know_the_class_that_they_are_to_forget(net):
+    problem = problem_for(net)
+    assert recall(problem.model, problem.forget) > 0.5
 
 
 def test_a_text_classifier_forgets_a_class():
@@ -259,6 +311,7 @@ def test_a_text_classifier_forgets_a_class():
     model, record = Damp()(problem)
     assert recall(model, problem.forget) == 0 and recall(model, problem.retain) > 0.9
     assert {"distilbert.transformer.layer.1.attention.q_lin", "pre_classifier"} <= set(edits(record))
+    assert apart(problem.model, problem, "classifier") > 0.5 > 0.05 > apart(model, problem, "classifier")
 
 
 def retained_means(module: nn.Module, problem: Problem, point: str) -> Tensor:
@@ -539,32 +592,49 @@ def test_batch_norms_get_the_statistics_of_retained_examples():
 
 
 PROCESS = """
-import sys, torch
+import json, sys, torch
 from rasura.methods import Damp
 from rasura.testing import small_problem
 
-rank, folder = int(sys.argv[1]), sys.argv[2]
+rank, folder, cases = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", world_size=2, rank=rank)
-for order in ("sequential", "one-shot"):
-    model, record = Damp(order=order)(small_problem("resnet8,width=4"))
-    torch.save((model.state_dict(), record["calibration"]), f"{folder}/{order}-{rank}.pt")
+for name, (settings, classes) in cases.items():
+    problem, seen = small_problem("resnet8,width=4", classes), []
+    # The net that Damp copies notes what its copies are given. A few examples show how it is built.
+    problem.model.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model, record = Damp(**settings)(problem)
+    read = torch.cat([images for images in seen if len(images) > 2]).flatten(1)
+    torch.save((model.state_dict(), record["calibration"], read), f"{folder}/{name}-{rank}.pt")
 torch.distributed.destroy_process_group()
 """
 
+SHARED = {
+    "defaults": ({}, [3]),
+    "one shot": ({"order": "one-shot"}, [3]),
+    "two classes": ({}, [1, 7]),
+    "as published": ({"residual": "span", "eraser": "orthogonal", "depth": "probe", "head": "project"}, [3]),
+}
+
 
 @pytest.mark.slow
-def test_two_processes_find_the_edit_of_one(tmp_path):
-    commands = [[sys.executable, "-c", PROCESS, str(rank), str(tmp_path)] for rank in (0, 1)]
+def test_two_processes_that_read_half_each_find_the_edit_of_one(tmp_path):
+    commands = [[sys.executable, "-c", PROCESS, str(rank), str(tmp_path), json.dumps(SHARED)] for rank in (0, 1)]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     said = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    for order in ("sequential", "one-shot"):
-        whole, record = Damp(order=order)(problem_for("resnet8"))
-        (first, size), (second, _) = (torch.load(tmp_path / f"{order}-{rank}.pt") for rank in (0, 1))
+    for case, (settings, classes) in SHARED.items():
+        problem = problem_for("resnet8", tuple(classes))
+        whole, record = Damp(**settings)(problem)
+        results = [torch.load(tmp_path / f"{case}-{rank}.pt") for rank in (0, 1)]
+        (first, size, _), (second, _, _) = results
         for name, tensor in whole.state_dict().items():
             assert torch.equal(first[name], second[name])
             torch.testing.assert_close(first[name], tensor, atol=1e-4, rtol=1e-4)
         assert size == record["calibration"] == 400
+        shares = [read for _, _, read in results]
+        assert [len(read) for read in shares] == [200, 200], case
+        images = joined(problem.forget, problem.retain).batch(torch.arange(400))[0].flatten(1)
+        assert len(torch.cat(shares).unique(dim=0)) == len(images.unique(dim=0)), case
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16], ids=str)

@@ -69,6 +69,26 @@ def test_a_class_that_is_requested_again_is_forgotten_again(digits):
     assert forgotten_classes(again.model) == ForgetClasses((3, 4))
 
 
+def test_samples_do_not_take_the_rest_of_a_class_that_earlier_samples_began(digits):
+    threes = (digits.train.labels == 3).nonzero()[:, 0]
+    half = len(threes) // 2
+    model = forget(small_problem().model, digits, ForgetSamples(threes[:half]), Watching()).model
+    with pytest.raises(InputError, match="class '3' would keep no training example"):
+        forget(model, digits, ForgetSamples(threes[half:]), Watching())
+    forget(model, digits, ForgetSamples(threes[half:-1]), Watching())
+    assert (Watching.seen[-1].retain.labels == 3).sum() == 1
+    forget(model, digits, ForgetClasses([3]), Watching())
+    assert (Watching.seen[-1].forget_classes, len(Watching.seen[-1].forget)) == ((3,), len(threes))
+
+
+def test_samples_of_a_class_that_an_earlier_request_took_whole_may_go(digits):
+    threes = (digits.train.labels == 3).nonzero()[:, 0]
+    model = small_problem().model
+    for request in (ForgetSamples(threes[:4]), ForgetClasses([3]), ForgetSamples(threes[2:9])):
+        model = forget(model, digits, request, Watching()).model
+    assert (Watching.seen[-1].gone, Watching.seen[-1].forget.rows.tolist()) == ((3,), threes[2:9].tolist())
+
+
 def test_positions_in_other_data_are_refused(digits):
     model = forget(small_problem().model, digits, ForgetSamples([0, 7]), Watching()).model
     fewer = replace(digits, train=digits.train.take(torch.arange(500)))

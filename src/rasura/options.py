@@ -33,8 +33,9 @@ class Train:
         model: a name with options, e.g. resnet8,width=32 (`rasura list models`).
         out: the model folder to write; a finished run of the same options there is kept.
         without: classes to leave out of training, by name or number: this makes a retrained reference.
-        without_samples: training examples to leave out: 3,17,99, or a file with a position per line, or a random share
-            such as 1% (drawn with seed 0; 1%@7: with seed 7), or canaries:100@7 of data canaries:100@7:…
+        without_samples: training examples to leave out: 3,17,99, or a file with a position per line (from 0, in the
+            training part as it is loaded: not the line of a file of which a part is held out), or a random share such
+            as 1% (drawn with seed 0; 1%@7: with seed 7), or canaries:100@7 of data canaries:100@7:…
         seed: of initialisation, order and augmentation.
         json: print one JSON object on stdout and nothing else.
     """

@@ -1,7 +1,8 @@
-"""Labelled texts from files (.jsonl, .csv) and Hugging Face data sets, and their tokens."""
+"""Labelled texts from files (.jsonl, .csv, .txt) and Hugging Face data sets, and their tokens."""
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rasura.data._read import stratified
-from rasura.data.dataset import numbered
+from rasura.data._read import stratified, text_of
 from rasura.errors import InputError, first_line
 
 TEXT_KEYS = ("text", "sentence", "review", "content")
 LABEL_KEYS = ("label", "labels", "class", "sentiment", "category")
 TEST_NAMES = ("test", "validation", "valid", "dev")
 SUFFIXES = (".jsonl", ".csv")
+UNLABELLED = -1  # in data sets of Hugging Face, a row whose label is not told
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 Tokens = dict[str, Tensor]
@@ -43,18 +44,23 @@ class ReadTexts(NamedTuple):
 def read_texts(source: str) -> ReadTexts:
     """Texts from a .jsonl or .csv file, a folder of `train` and `test` files, or a Hugging Face data set.
 
+    A folder can also hold `train/CLASS/*.txt` and `test/CLASS/*.txt`, one text per file, as the IMDB reviews do; their
+    `train/unsup`, which `test` has no counterpart of, is left out.
+
     Args:
-        source: a path; a folder that `datasets` saved; or a name on the Hub. Where there is no test part, a seeded
-            fifth of each class is held out.
+        source: a path; a folder that `datasets` saved; or a name on the Hub. Where there is no test part, or none that
+            is labelled, a seeded fifth of each class is held out.
 
     Raises:
-        InputError: nothing there, columns or labels missing, or rows that cannot be read.
+        InputError: nothing there, columns, texts or labels missing, or rows that cannot be read.
     """
     path = Path(source).expanduser()
     if path.is_file():
         return _split(_read_file(path))
     if path.is_dir() and any(part_of(path, ("train",))):
         return _folder(path)
+    if class_folders(path / "train"):
+        return _folder_of_classes(path)
     return _hugging_face(source)
 
 
@@ -133,6 +139,28 @@ def _folder(path: Path) -> ReadTexts:
     return _split(_read_file(train)) if test is None else _joined(_read_file(train), _read_file(test))
 
 
+def _folder_of_classes(path: Path) -> ReadTexts:
+    train = class_folders(path / "train")
+    test = next((found for name in TEST_NAMES if (found := class_folders(path / name))), [])
+    if "unsup" not in {folder.name for folder in test}:
+        train = [folder for folder in train if folder.name != "unsup"]
+    return _joined(_read_classes(train), _read_classes(test)) if test else _split(_read_classes(train))
+
+
+def class_folders(path: Path) -> list[Path]:
+    """Sub-folders that hold .txt files."""
+    return sorted(folder for folder in path.glob("*/") if any(folder.glob("*.txt")))
+
+
+def _read_classes(folders: Sequence[Path]) -> Texts:
+    files = [file for folder in folders for file in sorted(folder.glob("*.txt"))]
+    found = Texts([text_of(file) for file in files], [file.parent.name for file in files])
+    empty = next((file for file, text in zip(files, found.texts, strict=True) if not text.strip()), None)
+    if empty is not None:
+        raise InputError(f"data: {empty} has no text; allowed: words")
+    return found
+
+
 def _read_file(path: Path) -> Texts:
     rows = _json_lines(path) if path.suffix == ".jsonl" else _table(path)
     found = Texts([], [])
@@ -171,6 +199,11 @@ def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         reader = csv.DictReader(file)
         try:
             for row in reader:
+                if None in row or None in row.values():  # so DictReader marks fields too many and too few
+                    raise InputError(
+                        f"data: {path}, line {reader.line_num} has more or fewer fields than the header; allowed: "
+                        f"{len(reader.fieldnames or ())} fields, those that hold commas in quotes"
+                    )
                 yield reader.line_num, row
         except csv.Error as error:
             raise InputError(f"data: {path}, line {reader.line_num} cannot be read ({error}); allowed: CSV") from None
@@ -184,28 +217,54 @@ def _value(row: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
 
 
 def _hugging_face(source: str) -> ReadTexts:
+    parts = _parts(source)
+    train = _columns(parts["train"], source)
+    _check_rows(train, f"{source}, train", (None,))
+    unlabelled = (None,) if UNLABELLED in train.labels else (None, UNLABELLED)
+    for name in (name for name in TEST_NAMES if name in parts):
+        test = _columns(parts[name], source)
+        if any(label not in unlabelled for label in test.labels):
+            _check_rows(test, f"{source}, {name}", unlabelled)
+            return _joined(train, test)
+    return _split(train)
+
+
+def _parts(source: str) -> Mapping[Any, Any]:
     try:
         import datasets
 
         saved = Path(source).expanduser()
         found = datasets.load_from_disk(str(saved)) if saved.is_dir() else datasets.load_dataset(source)
     except (ImportError, OSError, ValueError, RuntimeError, KeyError) as error:
-        allowed = "a .jsonl or .csv file, a folder with train.jsonl, a data set of Hugging Face"
+        allowed = "a .jsonl or .csv file, a folder with train.jsonl or train/CLASS/*.txt, a data set of Hugging Face"
         raise InputError(f"data: {source} does not load ({first_line(error)}); allowed: {allowed}") from None
     parts: Mapping[Any, Any] = found if isinstance(found, Mapping) else {"train": found}
     if "train" not in parts:
         raise InputError(f"data: {source} has parts {', '.join(map(str, parts))}; allowed: one called train")
-    test = next((parts[name] for name in TEST_NAMES if name in parts), None)
-    train = _columns(parts["train"], source)
-    return _split(train) if test is None else _joined(train, _columns(test, source))
+    return parts
 
 
 def _columns(dataset: Any, source: str) -> Texts:
+    """What the two columns hold, as it is; of classes with names, None in place of a missing label."""
     names = {key: key for key in dataset.column_names}
     text, label = (_value(names, keys, source) for keys in (TEXT_KEYS, LABEL_KEYS))
     classes = getattr(dataset.features[label], "names", None)
-    labels = [classes[number] if classes else number for number in dataset[label]]
+    labels: list[Any] = list(dataset[label])
+    if classes:
+        labels = [None if number in (None, UNLABELLED) else classes[number] for number in labels]
     return Texts(list(dataset[text]), labels)
+
+
+def _check_rows(found: Texts, where: str, unlabelled: Sequence[Any]) -> None:
+    for row, (text, label) in enumerate(zip(found.texts, found.labels, strict=True)):
+        if not isinstance(text, str):
+            raise InputError(f"data: {where}, row {row} (from 0) has text {text!r}; allowed: a string")
+        if label in unlabelled:
+            raise InputError(f"data: {where}, row {row} (from 0) has no label; allowed: a label in every row")
+        if not isinstance(label, (str, int)):
+            raise InputError(
+                f"data: {where}, row {row} (from 0) has label {label!r}; allowed: a name or a whole number"
+            )
 
 
 # -------------------------------------------------------------------------------------------------- shared
@@ -230,11 +289,12 @@ def _joined(train: Texts, test: Texts) -> ReadTexts:
 
 
 def _numbers(labels: Sequence[str | int]) -> tuple[list[int], tuple[str, ...]]:
-    """Numbers in place of names, in the order of the alphabet; labels that are numbers stay what they are."""
-    texts = [str(label) for label in labels]
-    if all(text.isdecimal() for text in texts):
-        numbers = [int(text) for text in texts]
-        return numbers, numbered(max(numbers) + 1)
-    classes = tuple(sorted(set(texts)))
+    """Numbers in place of names, in the order of the alphabet; labels that are whole numbers, in their own order."""
+    names = [str(label) for label in labels]
+    if all(re.fullmatch(r"-?\d+", name) for name in names):
+        names = [str(int(name)) for name in names]  # "01" is the class 1
+        classes = tuple(sorted(set(names), key=int))
+    else:
+        classes = tuple(sorted(set(names)))
     places = {name: number for number, name in enumerate(classes)}
-    return [places[text] for text in texts], classes
+    return [places[name] for name in names], classes

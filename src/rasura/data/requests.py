@@ -50,6 +50,9 @@ def read_samples(text: str, data: Data) -> ForgetSamples:
     """A sample request from words: `3,17,99` (positions), `ids.txt` (one position per line), `1%` or `1%@7` (a random
     share of the training examples, drawn with seed 0 or 7), `canaries:100@7` (those of the data of this name).
 
+    Positions count from 0 in the training part as it is loaded, `data.train`. They are not lines of the file that the
+    data come from: where a test part was split off, the examples behind one that went there have moved up.
+
     Raises:
         InputError: none of these, or a share that leaves no example.
     """
@@ -104,7 +107,7 @@ def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
 
     Raises:
         InputError: unknown class (with the nearest name), index outside the training set or given twice, nothing to
-            forget, nothing left to retain, or samples that are all of a class.
+            forget, nothing left to retain, or samples that are all of a class, or all that earlier requests left of it.
     """
     if isinstance(request, ForgetClasses):
         chosen = data.class_numbers(request.classes)
@@ -116,7 +119,7 @@ def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
         raise InputError(f"request: got {type(request).__name__}; allowed: ForgetClasses, ForgetSamples")
     staying = ~going if taken is None else ~(going | taken)
     if not chosen:
-        _check_no_class_is_emptied(data, going)
+        _check_no_class_is_emptied(data, going, taken)
     forget, retain = _filled("forget", data.train.take(going)), _filled("retain", data.train.take(staying))
     return Parts(forget, retain, going.nonzero()[:, 0], chosen)
 
@@ -151,9 +154,14 @@ def mask_of(indices: tuple[int, ...], size: int) -> Tensor:
     return mask
 
 
-def _check_no_class_is_emptied(data: Data, going: Tensor) -> None:
-    """Of a class that an earlier request took whole, samples may still go."""
-    emptied = set(data.train.labels[going].tolist()) - set(data.train.labels[~going].tolist())
+def _check_no_class_is_emptied(data: Data, going: Tensor, taken: Tensor | None) -> None:
+    """Of a class that earlier requests took whole, samples may still go; of one that they took a part of, not the rest.
+
+    Here no class is taken whole but by `ForgetClasses`, so a class with no example left before this request was.
+    """
+    left = torch.ones_like(going) if taken is None else ~taken
+    before, after = (set(data.train.labels[rows].tolist()) for rows in (left, left & ~going))
+    emptied = before - after
     if emptied:
         name = data.classes[min(emptied)]
         raise InputError(

@@ -17,7 +17,7 @@ from rasura.data._folder import read_folder
 from rasura.data._idx import idx_folder, read_idx
 from rasura.data._npz import read_npz
 from rasura.data._read import Part, Read, stratified
-from rasura.data._text import SUFFIXES, part_of, read_texts, tokeniser
+from rasura.data._text import SUFFIXES, class_folders, part_of, read_texts, tokeniser
 from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
@@ -32,8 +32,9 @@ DATA_SOURCES: dict[str, str] = {
     "cifar100:DIR": "CIFAR-100, binary version (train.bin, test.bin), fine labels",
     "folder:DIR[@SIZE]": "images as CLASS/image, train/CLASS/image with test/ or val/, or Tiny ImageNet; @64 resizes",
     "npz:FILE": "arrays x_train, y_train, x_test, y_test and, if you like, classes (MedMNIST's keys work too)",
-    "text:PATH[,option=value…]": "labelled texts: .jsonl, .csv, a folder with train.jsonl, or a Hugging Face data set; "
-    "options: tokenizer (a folder or a name on the Hub; else the most frequent words), words, length",
+    "text:PATH[,option=value…]": "labelled texts: .jsonl, .csv, a folder with train.jsonl or train/CLASS/*.txt, or a "
+    "Hugging Face data set; options: tokenizer (a folder or a name on the Hub; else the most frequent words), words, "
+    "length",
     "FILE.py:FUNCTION": "a function of yours, without arguments, that returns a rasura.Data",
     "canaries:COUNT[@SEED]:DATA": "one of the above, of which so many training examples get a wrong label: what "
     "only a model that saw them can say; as samples to forget they are canaries:COUNT[@SEED]",
@@ -180,7 +181,7 @@ def _detected(text: str) -> Data:
     path, size = _sized(text)
     if path.is_file() and path.suffix == ".npz":
         return _npz(text)
-    if path.suffix in SUFFIXES or (path.is_dir() and any(part_of(path, ("train",)))):
+    if path.suffix in SUFFIXES or (path.is_dir() and any(part_of(path, ("train",)))) or class_folders(path / "train"):
         return _text(text)
     if path.is_file():
         wanted = f"{path}:FUNCTION" if path.suffix == ".py" else "a folder, an .npz file or FILE.py:FUNCTION"

@@ -121,7 +121,7 @@ class Alignment:
 
 
 def read(model: nn.Module, inputs: Inputs, points: Sequence[Point]) -> tuple[Tensor, list[Tensor]]:
-    """Logits `[B, K]` of a batch, and what passes at each point, first dimension B.
+    """Logits `[B, K]` of a batch, and what passes at each point, first dimension B (tokens-first sequences are turned).
 
     Raises:
         InputError: a point is not passed once per batch with one entry per example.
@@ -133,10 +133,16 @@ def read(model: nn.Module, inputs: Inputs, points: Sequence[Point]) -> tuple[Ten
 
     with tap(model, {point: keep(point) for point in points}):
         logits = logits_of(model, inputs)
+    found = {point: [_examples_first(one, len(logits)) for one in seen] for point, seen in found.items()}
     for point, seen in found.items():
         if len(seen) != 1 or seen[0].ndim < 2 or len(seen[0]) != len(logits):
             raise InputError(f"aligned: {point.module} gives no features once per batch; allowed: layers that do")
     return logits, [seen[0] for seen in found.values()]
+
+
+def _examples_first(features: Tensor, count: int) -> Tensor:
+    tokens_first = features.ndim == 3 and len(features) != count == features.shape[1]
+    return features.transpose(0, 1) if tokens_first else features
 
 
 def endless(count: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:

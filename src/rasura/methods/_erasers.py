@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rasura.methods._class_statistics import Summary, shrunk
 from rasura.methods._depth import solved
+from rasura.methods._directions import ROUNDING
 
 Eraser = Literal["oblique", "orthogonal", "leace"]
 
@@ -57,7 +58,8 @@ def leace(summary: Summary, tolerance: float = 1e-6) -> Erasure:
 
     Source: N. Belrose et al., "LEACE: perfect linear concept erasure in closed form", NeurIPS 2023, arXiv 2306.03819,
     theorem 4.3: P = W⁺ (W S_xz)(W S_xz)⁺ W with W = S_xx^(-1/2), which is the oblique projection along the column
-    space of S_xz in the metric S_xx⁺; the centre is the mean of all.
+    space of S_xz in the metric S_xx⁺; the centre is the mean of all. Directions in which inputs differ by no more than
+    float32 rounds are left out.
 
     Args:
         summary: statistics of all examples.
@@ -65,7 +67,8 @@ def leace(summary: Summary, tolerance: float = 1e-6) -> Erasure:
     """
     total = summary.everything
     values, vectors = torch.linalg.eigh(total.covariance)
-    filled = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
+    rounding = (ROUNDING * summary.prototypes.norm(dim=1).max()) ** 2
+    filled = values > max(values[-1] * len(values) * torch.finfo(values.dtype).eps, rounding)
     half = vectors * torch.where(filled, values.clamp(min=1e-300).rsqrt(), 0)  # half halfᵀ is the pseudo-inverse
     crossing = half.T @ (summary.prototypes[summary.forget] - total.mean).T
     basis, lengths, _ = torch.linalg.svd(crossing, full_matrices=False)

@@ -12,6 +12,7 @@ from rasura.data import Examples
 from rasura.errors import InputError
 from rasura.methods._class_statistics import ClassMeans, ClassStatistics, Summary
 from rasura.methods._distributed import processes
+from rasura.methods._examples import joined
 from rasura.methods._lockstep import lockstep
 from rasura.methods._norms import norms_of
 from rasura.methods._sites import Site
@@ -45,22 +46,52 @@ class Calibration:
 
 
 def calibration_of(problem: Problem, most: int) -> Calibration:
-    """Forget and retain examples, at most `most` of each, in a random order that mixes them, dealt to the processes."""
+    """Forget and retain examples in a random order that mixes them, dealt to the processes.
+
+    At most `most` of each side, or two of each class where that is more.
+    """
     generator = torch.Generator().manual_seed(problem.seed)
-    forget, retain = (
-        examples.take(torch.randperm(len(examples), generator=generator)[:most])
-        for examples in (problem.forget, problem.retain)
-    )
-    labels, rows = torch.cat([forget.labels, retain.labels]), torch.cat([forget.rows, retain.rows])
-    joined = Examples(forget.source, labels, rows, forget.transform)
-    order = torch.randperm(len(joined), generator=generator)
+    sides = [_drawn(examples, most, generator) for examples in (problem.forget, problem.retain)]
+    mixed = _together(*sides)
+    order = torch.randperm(len(mixed), generator=generator)
     number, count = processes()
-    if len(joined) < HELD_OUT * count:
+    if len(mixed) < HELD_OUT * count:
         raise InputError(
-            f"data: {len(joined)} calibration examples; allowed: {HELD_OUT * count}, {HELD_OUT} per process"
+            f"data: {len(mixed)} calibration examples; allowed: {HELD_OUT * count}, {HELD_OUT} per process"
         )
-    mine = torch.arange(len(joined)).tensor_split(count)[number]
-    return Calibration(joined.take(order[mine]), mine % HELD_OUT == 0, len(joined))
+    held_out = _held_out(mixed.labels[order])
+    mine = torch.arange(len(mixed)).tensor_split(count)[number]
+    return Calibration(mixed.take(order[mine]), held_out[mine], len(mixed))
+
+
+def _drawn(examples: Examples, most: int, generator: torch.Generator) -> Examples:
+    """At most `most` random examples; if these miss a class, two of every class come first."""
+    order = torch.randperm(len(examples), generator=generator)
+    labels = examples.labels[order]
+    if len(labels[:most].unique()) < len(labels.unique()):
+        first = torch.cat([(labels == number).nonzero()[:2, 0] for number in labels.unique()])
+        others = torch.ones(len(order), dtype=torch.bool).index_fill(0, first, False).nonzero()[:, 0]
+        order, most = order[torch.cat([first, others])], max(most, len(first))
+    return examples.take(order[:most])
+
+
+def _together(forget: Examples, retain: Examples) -> Examples:
+    if forget.source is not retain.source or forget.transform is not retain.transform:
+        return joined(forget, retain)
+    labels, rows = torch.cat([forget.labels, retain.labels]), torch.cat([forget.rows, retain.rows])
+    return Examples(forget.source, labels, rows, forget.transform)
+
+
+def _held_out(labels: Tensor) -> Tensor:
+    """Every fourth example, but of each class at least one is left to fit, and one held out where there are two."""
+    held_out = torch.arange(len(labels)) % HELD_OUT == 0
+    for number in labels.unique():
+        places = (labels == number).nonzero()[:, 0]
+        if held_out[places].all():
+            held_out[places[0]] = False
+        if len(places) > 1 and not held_out[places].any():
+            held_out[places[0]] = True
+    return held_out
 
 
 def in_sequence(

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from rasura.activations import is_operator
 from rasura.errors import InputError, unknown
 from rasura.methods._class_statistics import Summary
 from rasura.methods._depth import CANCELLED, CANCELLED_IN_STREAM, Depth, alpha
@@ -58,9 +59,11 @@ class Damp:
     what upstream edits change; an orthogonal projection takes from retained classes what lies in the same directions;
     early edits cost retained accuracy that late ones do not; and what shortcuts carry past all edits stays readable.
     The forgotten rows of the head are replaced, so that accuracy on the class is 0 by construction: whether the class
-    is erased inside is for the audit to say. Means are over all positions, padding tokens included; convolutions lose
-    directions of channels, alike at every kernel position. There is no strength to search: a retired head says 0 at any
-    setting, so that a search by answers would choose the weakest edit, a mask.
+    is erased inside is for the audit to say. Means are over all positions, padding tokens included, but where the head
+    reads a class token: there they are that token's. Convolutions lose directions of channels, alike at every kernel
+    position, and keep retained means as far as borders do not matter, where zeros stand for some inputs. There is no
+    strength to search: a retired head says 0 at any setting, so that a search by answers would choose the weakest edit,
+    a mask.
 
     Attributes:
         residual: the target t_f. "routed": the mixture of retained prototypes that a reader of the retained classes
@@ -87,7 +90,8 @@ class Damp:
             examples (in sequential order); "project": edited like every other map (the paper).
         norms: "re-estimate": BatchNorm statistics are taken anew on the retained examples (in sequential order);
             "keep".
-        calibration: the most examples of each side, forget and retain, that are read. 8 or more.
+        calibration: the most examples of each side, forget and retain, that are read (two of each class where that is
+            more). 8 or more.
     """
 
     residual: Residual = "routed"
@@ -140,7 +144,7 @@ class Damp:
             removed = retire(site.module, problem.classes, absent)
             if vectors is not None and site.pool == "vectors":
                 recalibrate(site.module, vectors, calibration.examples.labels, absent)
-            return _record(site, summary.separability) | {"edit": "retire", "removed": removed}
+            return _record(site.name, summary.separability) | {"edit": "retire", "removed": removed}
 
         read_only = {
             site.point for place, site in enumerate(sites, 1) if not self._strength(1.0, site, place, len(sites))
@@ -151,7 +155,8 @@ class Damp:
                 found = in_sequence(model, sites, problem, calibration, visit, read_only, norms_too)
             else:
                 found = in_one_shot(model, sites, problem, calibration, visit, read_only)
-        records = [found.get(site.name, _record(site) | {"skipped": site.skipped}) for site in sites]
+        records = [_record(name) | {"skipped": "it does not run as a module"} for name in _unseen(model, sites)]
+        records += [found.get(site.name, _record(site.name) | {"skipped": site.skipped}) for site in sites]
         if not any(record["edit"] == "project" for record in records):
             reasons = sorted({record["skipped"] for record in records if record["skipped"]})
             reasons = reasons or ["its head is the only linear map; head-reset edits that"]
@@ -161,7 +166,7 @@ class Damp:
     def _project(self, model: nn.Module, site: Site, summary: Summary, place: int, count: int) -> dict[str, Any]:
         """Edit one map, the `place`-th of `count`; what was done to it, for the record."""
         strength = self._strength(summary.separability, site, place, count)
-        record = _record(site, summary.separability) | {"alpha": strength}
+        record = _record(site.name, summary.separability) | {"alpha": strength}
         if strength == 0:
             early = not self._strength(1.0, site, place, count)
             return record | {"skipped": "too early in the net" if early else "the class cannot be told apart here"}
@@ -188,7 +193,13 @@ class Damp:
         return erasure(self.eraser, basis, summary, self.ridge)
 
 
-def _record(site: Site, separability: float = 0.0) -> dict[str, Any]:
+def _unseen(model: nn.Module, sites: list[Site]) -> list[str]:
+    """Linear maps that no input passes: unused ones, and those whose weights a function takes (`F.linear`)."""
+    seen = {site.name for site in sites}
+    return [name for name, module in model.named_modules() if is_operator(module) and name not in seen]
+
+
+def _record(name: str, separability: float = 0.0) -> dict[str, Any]:
     """What the report shows of a map: `edit` is "project", "retire" or "", `mean` says what keeps the retained mean."""
     nothing = {"edit": "", "rank": 0, "alpha": 0.0, "removed": 0.0, "cancelled": 0.0, "mean": "", "skipped": ""}
-    return {"operator": site.name, "separability": separability, **nothing}
+    return {"operator": name, "separability": separability, **nothing}

@@ -136,6 +136,7 @@ class Rfa:
         inputs, _ = problem.retain.batch(torch.arange(min(2, len(problem.retain))))
         parts = anatomy(net, inputs)
         ranks, points = self._ranks(net, parts), self._points(net, parts)
+        without = [name for name in _linear_maps(net) if name not in ranks]
         adapted = with_new_adapter(net, ranks, problem.seed)
         loss = self.loss(problem, points, _itself(adapted))
         self.train(net, problem, loss)
@@ -145,7 +146,7 @@ class Rfa:
             "trainable": trained,
             "trainable_share": trained / own,
             "ranks": ranks,
-            "without_adapter": [name for name in parts.operators if name not in ranks],
+            "without_adapter": without,
             "residuals": summary(loss.trace, points),
         }
         return adapted, record | {"warnings": list(_alarms(record["residuals"]))}
@@ -239,6 +240,11 @@ def _deeper(parts: Anatomy) -> tuple[str, ...]:
     middle = parts.stages[len(parts.stages) // 2 :][:1]
     first = next((at for at, name in enumerate(parts.operators) if middle and _inside(name, middle[0])), 0)
     return parts.operators[first:]
+
+
+def _linear_maps(net: nn.Module) -> list[str]:
+    """Whatever multiplies by a learned matrix, also where no hook sees it."""
+    return [name for name, one in net.named_modules() if is_operator(one) or isinstance(one, nn.MultiheadAttention)]
 
 
 def _inside(name: str, part: str) -> bool:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.errors import InputError, first_line
-from rasura.files import read_json, write_json
+from rasura.files import hash_of_file, read_json, write_json
 from rasura.models.card import card_of, hash_of_model, with_card
 
 if TYPE_CHECKING:
@@ -117,10 +118,11 @@ def with_adapters(model: nn.Module, folders: Sequence[str | Path]) -> "PeftModel
         folders: what `write_adapter` wrote.
 
     Raises:
-        InputError: no adapter in a folder, a damaged one, or one of another base model.
+        InputError: no adapter in a folder, a damaged or changed one, one of another base model, or one given twice.
     """
     peft = _peft()
     notes = [_note(Path(folder), model) for folder in folders]
+    _check_each_once(folders)
     net, names = copy.deepcopy(model), [f"forgetting_{number}" for number in range(1, len(folders) + 1)]
     try:
         with _quiet():
@@ -128,9 +130,11 @@ def with_adapters(model: nn.Module, folders: Sequence[str | Path]) -> "PeftModel
             for folder, name in zip(folders[1:], names[1:], strict=True):
                 adapted.load_adapter(str(folder), adapter_name=name)
             adapted.base_model.set_adapter(names)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
         said = f"{', '.join(map(str, folders))} cannot be loaded ({first_line(error)})"
         raise InputError(f"adapter: {said}; allowed: folders as rasura wrote them") from None
+    for folder, name in zip(folders, names, strict=True):
+        _check_complete(adapted, name, Path(folder))
     card = card_of(model)
     for note in notes:
         card = card.after(note["history"]) if note["history"] else card
@@ -157,7 +161,8 @@ def write_adapter(model: nn.Module, folder: Path) -> None:
     adapter.config.save_pretrained(str(folder))
     save_file({name: tensor.contiguous() for name, tensor in adapter.weights.items()}, folder / WEIGHTS)
     history = card_of(model).history
-    write_json(folder / NOTE, {"format": 1, "base": adapter.base, "history": history[-1] if history else None})
+    note = {"format": 1, "base": adapter.base, "history": history[-1] if history else None}
+    write_json(folder / NOTE, {**note, "sha256": hash_of_file(folder / WEIGHTS)})
 
 
 def weights_of_adapter(adapted: "PeftModel") -> dict[str, Tensor]:
@@ -186,7 +191,27 @@ def _note(folder: Path, model: nn.Module) -> dict[str, Any]:
         raise InputError(
             f"adapter: {folder} is of another base model (hash {note.get('base')}); allowed: one of this model, {found}"
         )
+    written = note.get("sha256")  # older folders have none
+    if written not in (None, hash_of_file(folder / WEIGHTS)):
+        raise InputError(f"adapter: {folder / WEIGHTS} was changed or damaged; allowed: the file as rasura wrote it")
     return note
+
+
+def _check_each_once(folders: Sequence[str | Path]) -> None:
+    seen: set[Path] = set()
+    for folder in (Path(folder).resolve() for folder in folders):
+        if folder in seen:
+            raise InputError(f"adapter: {folder} is given twice; allowed: each folder once")
+        seen.add(folder)
+
+
+def _check_complete(adapted: "PeftModel", name: str, folder: Path) -> None:
+    """peft leaves a matrix that the file lacks at its fresh value, and says nothing of one that it has no place for."""
+    wanted = set(_peft().get_peft_model_state_dict(adapted, adapter_name=name))
+    odd = sorted(wanted ^ set(load_file(folder / WEIGHTS)))
+    if odd:
+        how = "lacks" if odd[0] in wanted else "also has"
+        raise InputError(f"adapter: {folder / WEIGHTS} {how} {odd[0]}; allowed: the matrices that {CONFIG} asks for")
 
 
 def _plain(net: nn.Module) -> nn.Module:
