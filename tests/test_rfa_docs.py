@@ -9,7 +9,7 @@ from docs_tables import rows_between
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "rfa.md").read_text(encoding="utf-8")
 
-SWEEPS = ("gamma", "rank", "layers", "steps")
+SWEEPS = ("gamma", "rank", "layers")
 
 
 def result(name: str) -> dict:
@@ -26,6 +26,10 @@ def mean_of(shares: list[float]) -> str:
     return f"{100 * fmean(shares):.1f} %"
 
 
+def asked(row: dict) -> str:
+    return row["request"] + (", thorough" if row["part"] == "thorough" else "")
+
+
 def quality_rows() -> list[str]:
     """A line per setting and request: what the original said, differences to retrained, and the audit's verdicts."""
     found = result("rfa_quality.json")
@@ -36,7 +40,7 @@ def quality_rows() -> list[str]:
         apart = one.get("distance less full fine-tuning")
         told = f"{pairs['mean']:+.3f}" if pairs else "–"
         moved = f"{apart['mean']:+.3f}" if apart else "–"
-        about = [one["setting"], one["net"].partition(",")[0], one["request"], str(forget["n"])]
+        about = [one["setting"], one["net"].partition(",")[0], asked(one), str(forget["n"])]
         cells = [mean_of(one["forget accuracy"]["original"]), points(forget), points(retain), told, moved]
         rows.append(f"| {' | '.join([*about, *cells])} |")
     return rows
@@ -46,7 +50,7 @@ def verdict_rows() -> list[str]:
     rows = []
     for row in result("rfa_quality.json")["rows"]:
         if row["audit"] and row["part"] not in SWEEPS:
-            about = [row["setting"], row["net"].partition(",")[0], f"{row['request']}, seed {row['seed']}"]
+            about = [row["setting"], row["net"].partition(",")[0], f"{asked(row)}, seed {row['seed']}"]
             verdicts = [row["audit"][name]["verdict"] for name in ("original", "rfa")]
             rows.append(f"| {' | '.join([*about, *verdicts, row['audit']['rfa']['where'] or '–'])} |")
     return rows

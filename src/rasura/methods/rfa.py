@@ -46,8 +46,9 @@ class Rfa:
     Qin, Zhu, Wang and Zhou (2024, "Machine unlearning on pre-trained models by residual feature alignment using LoRA",
     arXiv 2411.08443). What a layer says with the adapters is what it said before, h⁰, and a residual r = h − h⁰. The
     loss (see `Alignment`) makes r vanish on retained examples and lead from h⁰ to the features of retained examples
-    on those to forget. The teacher is the student with its adapters off: there is no second copy of the weights. In
-    the end the adapters are folded into the weights.
+    on those to forget. The teacher is the student with its adapters off: there is no second copy of the weights (but
+    for that of the guess, see `unseen`, which is gone before the adapters come). In the end the adapters are folded
+    into the weights.
 
     Nothing is normalised by a batch and nothing dropped while the adapters learn: BatchNorm keeps the original's
     running statistics and its scale and shift. So a new adapter's residual is exactly 0, the folded model is the
