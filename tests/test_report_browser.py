@@ -12,6 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from rasura.report import page
 
@@ -124,6 +125,7 @@ def test_details_open_on_a_click_and_still_fit(
     opened(browser, files[name], size)
     for details in browser.find_elements(By.TAG_NAME, "details"):  # the outer ones come first
         details.find_element(By.TAG_NAME, "summary").click()
+        WebDriverWait(browser, 10).until(lambda _, details=details: details.get_property("open"))
     assert asked(browser, "[...document.querySelectorAll('details')].every(one => one.open)")
     assert browser.find_element(By.CSS_SELECTOR, "details table").is_displayed()
     assert fits(browser)
