@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from rasura import InputError, Problem, Recipe, fit, predict
-from rasura.activations import Point, stream
+from rasura.activations import Point, features, stream
 from rasura.data import Examples, examples_from
 from rasura.methods import _orders, _sites
 from rasura.methods._class_statistics import ClassStatistics, Summary
@@ -218,12 +218,9 @@ def apart(model: nn.Module, problem: Problem, head: str) -> float:
     A retired head answers the class with nothing, whatever the edits before it did: this is what they are for. In units
     of the retained means' spread. Mixtures are convex: few channels leave no room beside the affine ones.
     """
-    examples, found = joined(problem.forget, problem.retain), []
-    keep = lambda _, given: found.append(given[0].flatten(2).mean(2) if given[0].ndim > 2 else given[0])  # noqa: E731
-    handle = model.get_submodule(head).register_forward_pre_hook(keep)
-    predict(model, examples)
-    handle.remove()
-    vectors, labels = torch.cat(found).double().numpy(), examples.labels.numpy()
+    examples, point = joined(problem.forget, problem.retain), Point(head, "input")
+    vectors = features(model, examples, [point])[0][point].double().numpy()
+    labels = examples.labels.numpy()
     means = np.stack([vectors[labels == number].mean(0) for number in range(problem.classes)])
     (forgotten,) = means[list(problem.forget_classes)]
     retained = np.delete(means, problem.forget_classes, axis=0)
