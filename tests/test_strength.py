@@ -1,7 +1,6 @@
 """Strength search: against methods whose effect is known, and on settings that do nothing or far too much."""
 
 import json
-import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -347,7 +346,8 @@ def test_what_cannot_be_searched_is_refused(digits, model):
 
 RESNET, CONVNET = "resnet8,width=4", "convnet,width=8"
 HARD: dict[str, tuple[str, Any, str]] = {
-    "scrub does too little": (CONVNET, methods.Scrub(), "(no|weak) effect"),
+    # Whole batches: of small ones, rounding decides how far they go.
+    "scrub does too little": (CONVNET, methods.Scrub(epochs=6, max_epochs=4, forget_batch_size=128), "weak effect"),
     "bad teacher does nothing": (CONVNET, methods.BadTeacher(), "no effect"),
     "boundary shrink does nothing": (CONVNET, methods.BoundaryShrink(), "no effect"),
     "ssd destroys": (RESNET, methods.Ssd(alpha=1.0), "collapse"),
@@ -361,7 +361,7 @@ def test_settings_that_do_not_do_raise_an_alarm_and_are_turned_into_forgetting(n
     net, method, alarm = HARD[name]
     original = small_problem(net).model
     alone = rasura.forget(original, digits, REQUEST, method)
-    assert re.match(f"{alarm}: accuracy on ", alone.warnings[0])
+    assert alone.warnings[0].startswith(f"{alarm}: accuracy on ")
     outcome = search_strength(original, digits, REQUEST, method)
     assert outcome.record["search"]["reached"]
     kept = digits.test.take(digits.test.labels != 3)
