@@ -35,6 +35,7 @@ SETTINGS = {
     "fashion-mini-resnet18": Setting("fashion-mini", "resnet18,width=8", Recipe(epochs=8), ("T-shirt/top", "Trouser")),
     "fashion-mini-vit": Setting("fashion-mini", "vit", Recipe(epochs=15), CLOTHES, SEVERAL),
     "fashion-mnist": Setting("fashion-mnist", "resnet8", Recipe(epochs=5), CLOTHES),
+    "fashion-mnist-vit": Setting("fashion-mnist", "vit", Recipe(epochs=3), CLOTHES),
     "cifar10": Setting(
         "cifar10", "resnet8", Recipe(epochs=10, augment=("flip",)), ("automobile", "cat", "frog"), training=2000
     ),
