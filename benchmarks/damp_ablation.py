@@ -55,7 +55,7 @@ OF_LATE: dict[str, tuple[Any, ...]] = {
     "alpha": (0.7,),
     "calibration": (500, 1000, 6000),
 }
-OF_DEFAULTS = OF_LATE | {"depth": ("late", *OF_LATE["depth"]), "shortcut": (0.0, 0.2, 0.7)}
+OF_DEFAULTS = OF_LATE | {"depth": ("late", *OF_LATE["depth"]), "shortcut": (0.0, 0.2, 0.7), "within": (0.5, 1.0)}
 OF_PUBLISHED: dict[str, tuple[Any, ...]] = {
     "residual": ("routed", "centred"),
     "eraser": ("oblique",),

@@ -6,8 +6,8 @@ Data, nets and recipes are those of benchmarks/settings.py (fashion-mini with a 
 Fashion-MNIST and CIFAR-10 with a ResNet-8), and IMDB (3,000 reviews, dealt anew at random, a small DistilBERT). Parts:
 "class" (every class of a setting, beside full fine-tuning), "samples" (1 % and 10 % of the training examples), "text"
 (both on IMDB), "canaries" (examples with wrong labels), "gamma", "rank", "layers" (sweeps on fashion-mini), "thorough"
-(samples and canaries of IMDB with adapters on all layers and more steps). Rows and models that are in --folder are
-read, so a stopped run goes on; --collect only sums up.
+(samples and canaries of IMDB with adapters on all layers and more steps, a tenth of CIFAR-10 with more steps). Rows
+and models that are in --folder are read, so a stopped run goes on; --collect only sums up.
 
 Accuracy of class requests and of retained examples is that on held-out examples, accuracy of sample requests that on
 the forgotten training examples (of canaries: with their wrong labels). `distance` is the mean over stages and held-out
@@ -59,6 +59,8 @@ GAMMAS, RANKS = (0.2, 1.0, 5.0, 15.0), (1, 2, 8, 16)
 PLACES = (("all",), ("layer3", "head"), ("head",))
 THOROUGH = Rfa(layers=("all",), gamma=2.0, answer_weight=100.0, steps=300)
 """For texts: the original knows by heart what it is to forget, and early layers have their part in it."""
+LONGER = Rfa(answer_weight=100.0, steps=300)
+"""For images that the usual steps leave above retrained models."""
 SWEEPS = ("gamma", "rank", "layers")
 FULL_RATE = 1e-3
 """Adam's rate for all weights, of which each counts more than those of an adapter."""
@@ -206,6 +208,7 @@ def plan() -> Iterator[Row]:
     yield from (Row("rank", MAIN, "T-shirt/top", 0, Rfa(rank=rank)) for rank in RANKS)
     yield from (Row("layers", MAIN, "T-shirt/top", 0, Rfa(layers=places)) for places in PLACES)
     yield from (Row("thorough", "imdb", words, seed, THOROUGH) for words in (*SHARES, PLANTED) for seed in SEEDS)
+    yield from (Row("thorough", "cifar10", "10%", seed, LONGER) for seed in SEEDS)
 
 
 def difference(cells: list[dict], who: str, score: str, to: Callable[[dict], float]) -> dict:

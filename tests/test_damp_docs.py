@@ -79,6 +79,7 @@ def cost_line(row: dict) -> str:
 BLOCKS = {
     "main": lambda: main_lines(("defaults",)),
     "before": lambda: main_lines(("late",)),
+    "within": lambda: main_lines(("defaults, within=0.5", "defaults, within=1.0")),
     "several": lambda: main_lines(("defaults", "late"), classes=True),
     "beside": lambda: summary_lines(False),
     "fields": lambda: summary_lines(True),

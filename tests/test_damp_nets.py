@@ -609,6 +609,7 @@ SHARED = {
     "defaults": ({}, [3]),
     "one shot": ({"order": "one-shot"}, [3]),
     "two classes": ({}, [1, 7]),
+    "single examples": ({"within": 1.0}, [1, 7]),
     "as published": ({"residual": "span", "eraser": "orthogonal", "depth": "probe", "head": "project"}, [3]),
 }
 

@@ -39,6 +39,8 @@ def test_what_a_map_cancels_of_its_shortcut_stands_in_the_table():
     *_, layer, head = report_samples.edit_record()
     assert "projected, 60.0% of its shortcut cancelled" in with_edits([layer | {"cancelled": 0.6}, head])
     assert "shortcut cancelled" not in with_edits([layer | {"cancelled": 0.0}, head])
+    assert "projected, single examples dispersed" in with_edits([layer | {"dispersed": 0.1}, head])
+    assert "dispersed" not in with_edits([layer | {"dispersed": 0.0}, head])
 
 
 def test_of_a_deep_net_the_figures_show_the_edited_maps():

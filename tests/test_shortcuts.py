@@ -248,9 +248,9 @@ def only_last(method: Damp, share: float, problem: Problem) -> nn.Module:
         return {}
 
     if method.order == "sequential":
-        _orders.in_sequence(model, sites, problem, calibration, visit, passing, False)
+        _orders.in_sequence(model, sites, problem, calibration, visit, passing, set(), False)
     else:
-        _orders.in_one_shot(model, sites, problem, calibration, visit, passing)
+        _orders.in_one_shot(model, sites, problem, calibration, visit, passing, set())
     return model
 
 

@@ -27,6 +27,10 @@ class Summary:
         routing: which retained class a reader that knows no other names for the examples of each forgotten class:
             shares `[F, K - F]`, rows sum to 1.
         carried: mean of each class, `[K, out]`, of what a shortcut adds to the map's output; None if nothing is known.
+        own: covariance `[d, d]` of forgotten examples around the means of their classes; None where single examples are
+            not read.
+        named: covariance `[d, d]` of the retained prototypes that these examples are named as (rows) with the examples
+            themselves, both around the means of the classes.
     """
 
     prototypes: Tensor
@@ -36,6 +40,8 @@ class Summary:
     separability: float
     routing: Tensor
     carried: Tensor | None = None
+    own: Tensor | None = None
+    named: Tensor | None = None
 
     @property
     def everything(self) -> Moments:
@@ -54,7 +60,8 @@ class Summary:
     def channels(self, chosen: slice) -> "Summary":
         """The same for some of the features."""
         going, retain = (_some(moments, chosen) for moments in (self.going, self.retain))
-        return replace(self, prototypes=self.prototypes[:, chosen], going=going, retain=retain)
+        own, named = (None if one is None else one[chosen, chosen] for one in (self.own, self.named))
+        return replace(self, prototypes=self.prototypes[:, chosen], going=going, retain=retain, own=own, named=named)
 
 
 class ClassMeans:
@@ -90,11 +97,20 @@ class ClassStatistics:
     """Streamed statistics of vectors `[n, d]` with labels over disjoint examples: `fit`, `settle`, `score`, `summary`.
 
     All of it adds up over batches and over processes, which settle together. Classes that are `gone` have no examples
-    and no place among the prototypes. Without `routes` every retained class gets the same share of the routing.
+    and no place among the prototypes. Without `routes` every retained class gets the same share of the routing; with
+    `singles` (and `routes`) the summary also says how single forgotten examples differ and what they are named as.
     """
 
-    def __init__(self, name: str, classes: int, forget: Tensor, gone: tuple[int, ...] = (), routes: bool = True):
-        self.name, self.routes, self.means = name, routes, ClassMeans(classes, gone)
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        forget: Tensor,
+        gone: tuple[int, ...] = (),
+        routes: bool = True,
+        singles: bool = False,
+    ):
+        self.name, self.routes, self.singles, self.means = name, routes, singles, ClassMeans(classes, gone)
         self.is_forgotten = torch.isin(self.means.present, forget)
         self.sides: list[Moments] = []
         self.reader: _Reader | None = None
@@ -118,7 +134,7 @@ class ClassStatistics:
         prototypes = self.means.settle()
         self.sides = [merged(one) for one in self.sides]
         within = self._within(prototypes) if self.routes else None
-        self.reader = _Reader(prototypes, within, self.sides, self.is_forgotten)
+        self.reader = _Reader(prototypes, within, self.sides, self.is_forgotten, self.singles)
 
     @property
     def settled(self) -> bool:
@@ -150,7 +166,9 @@ class ClassStatistics:
         assert reader is not None
         going, retain = (_on_cpu(side) for side in self.sides)
         routing, forget = _shares(total(reader.routed)).cpu(), self.is_forgotten.nonzero()[:, 0]
-        return Summary(reader.prototypes.cpu(), forget, going, retain, separability(total(reader.confusion)), routing)
+        own, named = reader.of_singles() if self.singles and self.routes else (None, None)
+        readable = separability(total(reader.confusion))
+        return Summary(reader.prototypes.cpu(), forget, going, retain, readable, routing, own=own, named=named)
 
 
 class _Reader:
@@ -160,13 +178,18 @@ class _Reader:
     discriminant analysis with equal priors).
     """
 
-    def __init__(self, prototypes: Tensor, within: Tensor | None, sides: list[Moments], is_forgotten: Tensor):
+    def __init__(
+        self, prototypes: Tensor, within: Tensor | None, sides: list[Moments], is_forgotten: Tensor, singles: bool
+    ):
         self.prototypes, self.is_forgotten = prototypes, is_forgotten
         self.direction, self.threshold = discriminant(*sides)
         staying = prototypes[~is_forgotten]
         self.slopes = None if within is None else solved(shrunk(within, SHRINKAGE), staying.T)
         self.confusion = torch.zeros(2, 2, dtype=torch.float64, device=prototypes.device)
         self.routed = torch.zeros(int(is_forgotten.sum()), len(staying), dtype=torch.float64, device=prototypes.device)
+        self.singles, features = singles, prototypes.shape[1] if singles else 0
+        self.sums = self.routed.new_zeros(len(self.routed), features)
+        self.squares, self.products = self.routed.new_zeros(2, features, features)
 
     def score(self, vectors: Tensor, labels: Tensor) -> None:
         said = (vectors @ self.direction > self.threshold).long()
@@ -179,6 +202,19 @@ class _Reader:
         answers = (vectors[going] @ self.slopes + offsets).argmax(1)
         place = (self.is_forgotten.cumsum(0) - 1)[labels].to(vectors.device)[going]
         self.routed.index_put_((place, answers), torch.ones_like(answers, dtype=torch.float64), accumulate=True)
+        if self.singles:
+            self.sums.index_add_(0, place, vectors[going])
+            self.squares += vectors[going].T @ vectors[going]
+            self.products += self.prototypes[~self.is_forgotten][answers].T @ vectors[going]
+
+    def of_singles(self) -> tuple[Tensor, Tensor]:
+        """`Summary.own` and `Summary.named`, over all processes, on the CPU."""
+        parts = self.routed, self.sums, self.squares, self.products
+        counts, sums, squares, products = (total(one).cpu() for one in parts)
+        sizes = counts.sum(1, keepdim=True).clamp(min=1)
+        targets = counts / sizes @ self.prototypes[~self.is_forgotten].cpu()
+        own, named = squares - (sums / sizes).T @ sums, products - targets.T @ sums
+        return own / counts.sum().clamp(min=1), named / counts.sum().clamp(min=1)
 
 
 def shrunk(covariance: Tensor, share: float) -> Tensor:

@@ -15,7 +15,7 @@ Eraser = Literal["oblique", "orthogonal", "leace"]
 
 @dataclass(frozen=True, eq=False)
 class Erasure:
-    """P = left rightᵀ with rightᵀ left = I, and the centre c, which stays where it is.
+    """P = left rightᵀ, and the centre c, which stays where it is; of a projection rightᵀ left = I.
 
     Attributes:
         left: the directions that vanish, `[d, r]`.

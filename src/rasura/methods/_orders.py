@@ -101,12 +101,14 @@ def in_sequence(
     calibration: Calibration,
     visit: Visit,
     read_only: set[Point],
+    singles: set[Point],
     norms_too: bool,
 ) -> dict[str, dict[str, Any]]:
     """Visit every map when all examples have arrived there, before they go on: one pass, all activations in memory.
 
     Args:
         read_only: points of maps that will not be edited: examples need not wait there.
+        singles: points at which single forgotten examples are read.
         norms_too: whether BatchNorms get the statistics of the retained examples on their way.
 
     Returns:
@@ -133,7 +135,7 @@ def in_sequence(
         if point not in open_sites:
             return
         site, vectors = open_sites[point], torch.cat(arrived.pop(point))
-        statistics = _statistics(site, problem, point in read_only)
+        statistics = _statistics(site, problem, point in read_only, point in singles)
         statistics.fit(vectors[~scored.to(vectors.device)], labels[~scored])
         statistics.settle()
         statistics.score(vectors[scored.to(vectors.device)], labels[scored])
@@ -156,10 +158,13 @@ def in_one_shot(
     calibration: Calibration,
     visit: Visit,
     read_only: set[Point],
+    singles: set[Point],
 ) -> dict[str, dict[str, Any]]:
     """Read the original model at every map, then visit all; memory for one batch. The records by the maps' names."""
     open_sites = _by_point(sites)
-    statistics = {point: _statistics(site, problem, point in read_only) for point, site in open_sites.items()}
+    statistics = {
+        point: _statistics(site, problem, point in read_only, point in singles) for point, site in open_sites.items()
+    }
 
     waiting: dict[Point, list[tuple[Tensor, Tensor]]] = {point: [] for point in open_sites}
     shortcuts = _shortcuts(sites, problem)
@@ -225,6 +230,6 @@ def _by_point(sites: list[Site]) -> dict[Point, Site]:
     return {site.point: site for site in sites if not site.skipped}
 
 
-def _statistics(site: Site, problem: Problem, read_only: bool) -> ClassStatistics:
+def _statistics(site: Site, problem: Problem, read_only: bool, singles: bool) -> ClassStatistics:
     forget = torch.tensor(problem.forget_classes)
-    return ClassStatistics(site.name, problem.classes, forget, problem.gone, routes=not read_only)
+    return ClassStatistics(site.name, problem.classes, forget, problem.gone, routes=not read_only, singles=singles)

@@ -22,6 +22,7 @@ from rasura.methods._erasers import Eraser, Erasure, erasure
 from rasura.methods._orders import calibration_of, in_one_shot, in_sequence
 from rasura.methods._retire import recalibrate, retire
 from rasura.methods._sites import Site, find_sites, opened
+from rasura.methods._within import dispersal
 from rasura.methods.contract import Problem, Reads
 
 Bias = Literal["preserve-mean", "keep"]
@@ -84,6 +85,8 @@ class Damp:
         shortcut: share of the class's difference from its target that the last map before the head takes out of what a
             shortcut carries past it, by writing the opposite. 0 to 1; higher forgets more, and hardly costs retention.
             None: 0.4 where tokens are added, 1 where maps are.
+        within: how far the maps that make the head's features move single examples of the class, which differ among
+            themselves, to the retained classes they are named as. 0 to 1; higher forgets more, and costs retention.
         bias: "preserve-mean" moves the bias (or the next BatchNorm's running mean) so that the retained mean stays
             where it was; "keep" leaves biases alone (the paper).
         head: "retire": the forgotten rows become the mean of the others, whose biases are fitted again to retained
@@ -102,6 +105,7 @@ class Damp:
     alpha: float = 1.0
     order: Order = "sequential"
     shortcut: float | None = None
+    within: float = 0.0
     bias: Bias = "preserve-mean"
     head: Head = "retire"
     norms: Norms = "keep"
@@ -118,6 +122,8 @@ class Damp:
                 raise InputError(f"{field}: {getattr(self, field)}; allowed: above 0, up to 1")
         if self.shortcut is not None and not 0 <= self.shortcut <= 1:
             raise InputError(f"shortcut: {self.shortcut}; allowed: 0 to 1, or None")
+        if not 0 <= self.within <= 1:
+            raise InputError(f"within: {self.within}; allowed: 0 to 1")
         if not 0 < self.ridge < math.inf:
             raise InputError(f"ridge: {self.ridge}; allowed: a finite number above 0")
         if self.calibration < 8:
@@ -149,12 +155,13 @@ class Damp:
         read_only = {
             site.point for place, site in enumerate(sites, 1) if not self._strength(1.0, site, place, len(sites))
         }
+        singles = {site.point for site in sites if site.last and self.within}
         with opened(sites):
             if self.order == "sequential":
                 norms_too = self.norms == "re-estimate"
-                found = in_sequence(model, sites, problem, calibration, visit, read_only, norms_too)
+                found = in_sequence(model, sites, problem, calibration, visit, read_only, singles, norms_too)
             else:
-                found = in_one_shot(model, sites, problem, calibration, visit, read_only)
+                found = in_one_shot(model, sites, problem, calibration, visit, read_only, singles)
         records = [_record(name) | {"skipped": "it does not run as a module"} for name in _unseen(model, sites)]
         records += [found.get(site.name, _record(site.name) | {"skipped": site.skipped}) for site in sites]
         if not any(record["edit"] == "project" for record in records):
@@ -182,8 +189,21 @@ class Damp:
         share = strength * (usual if self.shortcut is None else self.shortcut) if site.carried else 0.0
         writes = cancelling(model, site, summary, erasures, share) if share else None
         removed, shift = erase(site, erasures, strength, writes)
+        dispersed, further = self._disperse(site, summary, erasures, groups, strength)
+        shift = shift + further
         kept = absorb(model, site, shift) if self.bias == "preserve-mean" else ""
-        return record | {"edit": "project", "rank": rank, "removed": removed, "mean": kept, "cancelled": share}
+        record |= {"edit": "project", "rank": rank, "removed": removed, "mean": kept, "cancelled": share}
+        return record | {"dispersed": dispersed}
+
+    def _disperse(
+        self, site: Site, summary: Summary, erasures: list[Erasure], groups: list[slice], strength: float
+    ) -> tuple[float, Tensor | float]:
+        """Move single examples as well, where they were read; the changed share, and what the output loses."""
+        if summary.own is None:
+            return 0.0, 0.0
+        pairs = zip(erasures, groups, strict=True)
+        moves = [dispersal(one, summary.channels(group), self.ridge) for one, group in pairs]
+        return erase(site, moves, strength * self.within)
 
     def _strength(self, separability: float, site: Site, place: int, count: int) -> float:
         return self.alpha * alpha(self.depth, separability, place, count, site.in_stream, site.last)
@@ -201,5 +221,5 @@ def _unseen(model: nn.Module, sites: list[Site]) -> list[str]:
 
 def _record(name: str, separability: float = 0.0) -> dict[str, Any]:
     """What the report shows of a map: `edit` is "project", "retire" or "", `mean` says what keeps the retained mean."""
-    nothing = {"edit": "", "rank": 0, "alpha": 0.0, "removed": 0.0, "cancelled": 0.0, "mean": "", "skipped": ""}
-    return {"operator": name, "separability": separability, **nothing}
+    nothing = {"edit": "", "rank": 0, "alpha": 0.0, "removed": 0.0, "cancelled": 0.0, "dispersed": 0.0}
+    return {"operator": name, "separability": separability, **nothing, "mean": "", "skipped": ""}

@@ -59,6 +59,8 @@ def _cells(one: dict[str, Any]) -> list[str]:
     done = one["skipped"] or ("projected" if projected else KINDS[one["edit"]])
     if cancelled := one.get("cancelled"):  # records of earlier versions have no such entry
         done += f", {percent(cancelled)} of its shortcut cancelled"
+    if one.get("dispersed"):
+        done += ", single examples dispersed"
     return [one["operator"], percent(one["separability"]), strength, rank, removed, one["mean"] or "–", done]
 
 
