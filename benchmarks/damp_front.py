@@ -21,8 +21,8 @@ OWN = ("defaults", "late", "published")
 """Forms of DAMP that have a name."""
 LEAST_LOST, MOST_LOST = 1.5, 8.0
 """Points that are drawn."""
-LINE = 1.0
-"""How far apart names are written, in points of recall."""
+LINE = 0.04
+"""How far apart names are written, as a share of the panel's height."""
 KEYS = ("data", "net", "seed", "forget")
 
 
@@ -100,14 +100,15 @@ def _draw_panel(axis: Any, about: Row, crossed: list[Row], others: list[Row], be
         *_places([row for row in best if row in crossed]), "o-", color="#1f5fa8", ms=4, label="no other beats them"
     )
     axis.plot([-LEAST_LOST, 1, 1], [10, 10, 0], "--", color="#777777", linewidth=0.8, label="the aims")
-    height = -1.0
+    top = 100 * max(map(apart, others)) + 2
+    height = -top
     for row in sorted(others, key=apart):
         colour, marker = ("#b3261e", "D") if row["method"] in OWN else ("#222222", "s")
         axis.scatter(*_places([row]), s=36, color=colour, marker=marker, zorder=3)
-        height = max(height + LINE, 100 * apart(row))  # names of neighbours would lie on each other
+        height = max(height + LINE * top, 100 * apart(row))  # names of neighbours would lie on each other
         axis.text(100 * lost(row) + 0.2, height, row["method"], color=colour, va="center")
     axis.set(title=f"{about['data']}, {about['net']}: {' and '.join(about['forget'])}, seed {about['seed']}")
-    axis.set(xlim=(-LEAST_LOST, MOST_LOST), ylim=(0, 100 * max(map(apart, others)) + 2))
+    axis.set(xlim=(-LEAST_LOST, MOST_LOST), ylim=(0, top + LINE * top))
     axis.set(xlabel="retained accuracy lost, points", ylabel="few-shot recall apart, points")
     axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
