@@ -199,13 +199,14 @@ class _Reader:
         if self.slopes is None:
             return
         offsets = -(self.prototypes[~self.is_forgotten] * self.slopes.T).sum(1) / 2
-        answers = (vectors[going] @ self.slopes + offsets).argmax(1)
+        forgotten = vectors[going]
+        answers = (forgotten @ self.slopes + offsets).argmax(1)
         place = (self.is_forgotten.cumsum(0) - 1)[labels].to(vectors.device)[going]
         self.routed.index_put_((place, answers), torch.ones_like(answers, dtype=torch.float64), accumulate=True)
         if self.singles:
-            self.sums.index_add_(0, place, vectors[going])
-            self.squares += vectors[going].T @ vectors[going]
-            self.products += self.prototypes[~self.is_forgotten][answers].T @ vectors[going]
+            self.sums.index_add_(0, place, forgotten)
+            self.squares += forgotten.T @ forgotten
+            self.products += self.prototypes[~self.is_forgotten][answers].T @ forgotten
 
     def of_singles(self) -> tuple[Tensor, Tensor]:
         """`Summary.own` and `Summary.named`, over all processes, on the CPU."""
