@@ -58,7 +58,7 @@ def compare(
     if not references:
         raise InputError("reference: none; allowed: 1 or more models trained without the classes")
     with locked(folder / RUN):
-        record = shared(folder, "compare")
+        sheet = shared(folder, "compare")
         models, costs, failed = {}, {}, {}
         for name, method in {**methods, **CONTROLS}.items():
             searched = isinstance(getattr(type(method), "strength", None), Strength) and name not in CONTROLS
@@ -73,5 +73,5 @@ def compare(
         rows = ranked(list(found.values()), costs)
         content: dict[str, Any] = {"format": 2, "rows": [row.to_json() for row in rows], "failed": failed}
         page = comparison_page(list(found.values()), costs, failed, CONTROLS)
-        replace_files(folder, {ROWS: as_json(content), PAGE: page.encode()}, record)
+        replace_files(folder, {ROWS: as_json(content), PAGE: page.encode()}, sheet)
     return rows, failed

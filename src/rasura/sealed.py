@@ -83,6 +83,8 @@ def replace_files(folder: Path, contents: Mapping[str, bytes], record: dict[str,
     """
     old = record["files"]
     new = old | {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    if record["files"] == new and all(_digest(folder / name) == new[name] for name in contents):
+        return
     _write(folder, record | {"files": new, "replaced": {name: old.get(name) for name in contents}})
     for name, content in contents.items():
         write_whole(folder / name, content)
