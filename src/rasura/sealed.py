@@ -81,18 +81,19 @@ def replace_files(folder: Path, contents: Mapping[str, bytes], record: dict[str,
         contents: by file name.
         record: what `sealed` or `shared` returned.
     """
-    old = record["files"]
-    new = old | {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    if record["files"] == new and all(_digest(folder / name) == new[name] for name in contents):
+    new = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    found = {name: _digest(folder / name) for name in contents}
+    done = {key: value for key, value in record.items() if key != "replaced"} | {"files": record["files"] | new}
+    if found == new and record == done:
         return
-    _write(folder, record | {"files": new, "replaced": {name: old.get(name) for name in contents}})
+    _write(folder, done | {"replaced": found})
     for name, content in contents.items():
         write_whole(folder / name, content)
-    _write(folder, {key: value for key, value in record.items() if key != "replaced"} | {"files": new})
+    _write(folder, done)
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:
-    content = {"format": FORMAT} | {key: value for key, value in record.items() if key not in ("format", "sha256")}
+    content = {"format": FORMAT} | {key: value for key, value in record.items() if key != "sha256"}
     write_json(folder / RUN, content | {"sha256": hash_of_json(content)})
 
 
