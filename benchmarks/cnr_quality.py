@@ -139,7 +139,7 @@ def plan(setting: Setting, parts: list[str]) -> Iterator[Row]:
 
 def file_of(name: str, seed: int, row: Row) -> str:
     """Where a row is kept: another setting has another name, other code has not."""
-    return f"{hash_of_json([name, seed, json.loads(json.dumps(asdict(row)))])}.json"
+    return f"{hash_of_json([name, seed, json.loads(json.dumps(asdict(row)))])[:16]}.json"
 
 
 def forgotten(row: Row, data: Data, original: nn.Module, seed: int) -> tuple[nn.Module, float]:

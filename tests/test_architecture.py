@@ -11,7 +11,8 @@ SOURCE = Path(rasura.__file__).parent
 
 FLOORS = [
     {"errors"},
-    {"progress", "files", "memory", "user_code"},
+    {"progress", "files", "memory", "user_code", "randomness"},
+    {"identity", "sealed"},
     {"data"},
     {"models"},
     {"training"},
@@ -20,6 +21,7 @@ FLOORS = [
     {"recipes", "report", "strength"},
     {"contents"},
     {"finding"},
+    {"audits"},
     {"runs", "testing"},
     {"bench", "compare", "demo", "listing", "tables"},
     {"options"},

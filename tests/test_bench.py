@@ -10,6 +10,7 @@ from rasura.cli import main
 from rasura.errors import InputError
 from rasura.methods import Damp, LogitMask
 from rasura.progress import silent
+from rasura.report.comparison_page import ranked
 
 GRID = """
 data = "digits"
@@ -93,6 +94,10 @@ def test_a_bench_runs_resumes_and_sums_up(tmp_path, capsys):
     assert json.loads((out / "summary.json").read_text(encoding="utf-8")) == said["rows"]
     verdicts = sorted(out.rglob("verdict.json"))
     assert len(verdicts) == 4
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in verdicts]
+    for row in said["rows"]:  # as `rasura compare` measures it
+        apart = [ranked([one], {})[0].distance for one in found if one["name"] == row["method"]]
+        assert row["distance"] == pytest.approx(sum(apart) / len(apart), abs=1e-5)
     weights = sorted(out.rglob("model.safetensors"))
     assert len(weights) == 1 + 2 * 2 + 4  # an original, two references per request, a result per method and request
     before = {path: path.stat().st_mtime_ns for path in [*verdicts, *weights]}
@@ -107,15 +112,21 @@ def test_without_ray_its_engine_is_refused_in_a_line(tmp_path, monkeypatch):
 
 
 def finding(name: str, retain: float, linear: float) -> dict:
+    """Scores of 0.5 ± what is given, beside retrained models that all score 0.5."""
+    band = {"low": 0.5, "high": 0.5}
+
+    def compared(decoder: str, layer: str, excess: float) -> dict:
+        place = {"decoder": decoder, "layer": layer, "primary": True}
+        return place | {"model": 0.5 + excess, "excess": {"point": excess}, "reference_summary": band}
+
     return {
         "name": name,
         "verdict": "MASKED" if linear > 0.1 else "ERASED",
+        "qualifiers": [],
         "outputs": {"model": {"forget": {"point": 0.0}}},
-        "retain": [{"decoder": "output", "excess": {"point": retain}}],
-        "comparisons": [
-            {"decoder": "linear", "layer": "head input", "excess": {"point": linear}},
-            {"decoder": "few-shot area", "layer": "head input", "excess": {"point": 0.0}},
-        ],
+        "retain": [compared("output", "output", retain)],
+        "comparisons": [compared("linear", "head input", linear), compared("few-shot area", "head input", 0.0)],
+        "routing": {"distance": None},
     }
 
 
@@ -126,6 +137,9 @@ def test_the_summary_adds_up_and_puts_the_nearest_to_retrained_first():
     assert [row["method"] for row in rows] == ["near", "far"]
     near, far = rows
     assert far["verdicts"] == {"MASKED": 2}
+    # The mean over cells of the mean over three measures of how far each lies outside of the retrained models' range.
+    assert far["distance"] == pytest.approx((0.3 + 0.5) / 6, abs=1e-5)
+    assert near["distance"] == pytest.approx((0.01 + 0.02 + 0.01 + 0.04) / 6, abs=1e-5)
     assert near["verdicts"] == {"ERASED": 2}
     # Two values a, b: the half width is t(0.975, 1) · |a − b| / 2, and t(0.975, 1) = 12.7062.
     assert far["linear_probe_difference"] == {"mean": 0.4, "half_width": pytest.approx(12.7062 * 0.1, abs=1e-4)}

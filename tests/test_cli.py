@@ -14,6 +14,8 @@ import torch
 
 import rasura
 from rasura.cli import main
+from rasura.files import as_json
+from rasura.sealed import replace_files, sealed
 from rasura.tables import print_findings
 
 
@@ -169,14 +171,34 @@ def test_stored_scores_are_judged_again(trained: Path, tmp_path: Path, capsys: p
     assert main([*audit, "--forget", "3", "--out", str(out)]) == 0
     written = {path.name: path.read_bytes() for path in out.iterdir()}
     content = json.loads(written["verdict.json"])
-    (out / "verdict.json").write_text(json.dumps(content | {"verdict": "ERASED", "reason": "none"}))
     (out / "report.html").unlink()
-    assert main(["audit", "--recompute", str(out), "--require", "not-forgotten"]) == 0
+    assert main(["audit", f"--recompute={out}", "--require", "not-forgotten"]) == 0
     assert {path.name: path.read_bytes() for path in out.iterdir()} == written
     assert main(["audit", "--recompute", str(out), "--require", "erased"]) == 1
-    assert "holds no verdict.json" in refused(["audit", "--recompute", str(tmp_path)], capsys)
-    (out / "scores.parquet").write_bytes(b"not a table")
-    assert "cannot be judged again" in refused(["audit", "--recompute", str(out)], capsys)
+    assert "holds no run.json" in refused(["audit", "--recompute", str(tmp_path)], capsys)
+    again = [*audit, "--forget", "3", "--out", str(out), "--require", "erased"]
+    edited = json.dumps(content | {"verdict": "ERASED", "qualifiers": [], "reason": "none"})
+    for name, changed in (("verdict.json", edited.encode()), ("scores.parquet", b"not a table")):
+        (out / name).write_bytes(changed)
+        for command in (["audit", "--recompute", str(out), "--require", "erased"], again):
+            assert f"{name} was changed since it was written" in refused(command, capsys)
+        (out / name).write_bytes(written[name])
+    assert main(again) == 1
+
+
+def test_a_verdict_that_does_not_follow_from_its_scores_meets_no_requirement(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even where its digest was put right with it."""
+    old, out = str(trained / "original"), tmp_path / "audit"
+    audit = ["audit", "--model", old, "--original", old, "--data", "digits", "--forget", "3", "--out", str(out)]
+    assert main([*audit, "--require", "not-forgotten"]) == 0
+    content = json.loads((out / "verdict.json").read_text(encoding="utf-8"))
+    edited = as_json(content | {"verdict": "ERASED", "qualifiers": []})
+    replace_files(out, {"verdict.json": edited}, sealed(out, "out"))
+    assert "says verdict 'ERASED', its scores 'NOT FORGOTTEN'" in refused([*audit, "--require", "erased"], capsys)
+    assert main(["audit", "--recompute", str(out), "--require", "erased"]) == 1
+    assert main([*audit, "--require", "erased"]) == 1
 
 
 def test_lists_and_reports_are_json_too(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,7 +359,8 @@ def test_an_interrupted_training_resumes_to_the_same_bits(stop: signal.Signals, 
     process.send_signal(stop)
     _, errors = process.communicate(timeout=100)
     partial = tmp_path / ".out.partial"
-    assert [path.name for path in tmp_path.iterdir()] == [partial.name]
+    held = [] if stop == signal.SIGINT else [".out.lock"]  # a killed process cannot tidy up; its lock holds nobody
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*held, partial.name]
     if stop == signal.SIGINT:
         assert process.returncode == 130
         assert len(errors.splitlines()) == 1
@@ -345,7 +368,7 @@ def test_an_interrupted_training_resumes_to_the_same_bits(stop: signal.Signals, 
     for folder in (out, whole):
         assert main([*train, str(folder)]) == 0
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert not partial.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

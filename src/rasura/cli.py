@@ -191,10 +191,11 @@ def _forget(arguments: list[str]) -> int:
 
 
 def _audit(arguments: list[str]) -> int:
+    from rasura.audits import judged_again, recompute
     from rasura.progress import terminal
-    from rasura.runs import audit_runs, recompute
+    from rasura.runs import audit_runs
 
-    if "--recompute" in arguments:
+    if any(one.partition("=")[0] == "--recompute" for one in arguments):
         again = _parsed(Recompute, arguments, "audit")
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
@@ -213,6 +214,8 @@ def _audit(arguments: list[str]) -> int:
         place = {name: (model, options.out)}
         rest = options.seed, progress, options.goal, options.also, Shadows(*shadows)
         found = audit_runs(place, data, request, original, references, *rest)[name]
+    if options.require:
+        found = judged_again(options.out)
     return _report_finding(found, options.out, options.require, options.json)
 
 
@@ -270,7 +273,7 @@ def _bench(arguments: list[str]) -> int:
 
 
 def _report(arguments: list[str]) -> int:
-    from rasura.runs import write_report
+    from rasura.audits import write_report
 
     options = _parsed(Report, arguments, "report")
     page = write_report(options.folder)

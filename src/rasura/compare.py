@@ -7,13 +7,14 @@ from typing import Any
 from torch import nn
 
 from rasura.data import Data, ForgetClasses
-from rasura.errors import InputError
-from rasura.files import write_json, write_whole
+from rasura.errors import InputError, alone
+from rasura.files import as_json, locked
 from rasura.methods import BiasShift, LogitMask, Strength
 from rasura.methods.contract import Method
 from rasura.progress import Progress
 from rasura.report.comparison_page import Cost, Row, comparison_page, ranked
 from rasura.runs import audit_runs, forget_run
+from rasura.sealed import RUN, replace_files, shared
 from rasura.strength import Search
 
 PAGE, ROWS = "comparison.html", "comparison.json"
@@ -34,7 +35,8 @@ def compare(
 ) -> tuple[list[Row], dict[str, str]]:
     """Run methods and the two controls, audit all, and write `comparison.html` and `comparison.json`.
 
-    What is in the folder already is read, so a stopped comparison goes on. A method that fails is named on the page.
+    What is in the folder already is read, so a stopped comparison goes on. A method that fails, for whatever reason,
+    costs its own row: it is named on the page.
 
     Args:
         model: the original.
@@ -55,20 +57,21 @@ def compare(
     """
     if not references:
         raise InputError("reference: none; allowed: 1 or more models trained without the classes")
-    models, costs, failed = {}, {}, {}
-    for name, method in {**methods, **CONTROLS}.items():
-        used = (
-            search if isinstance(getattr(type(method), "strength", None), Strength) and name not in CONTROLS else None
-        )
-        try:
-            models[name], record = forget_run(model, data, request, method, seed, folder / name, progress, used)
-            costs[name] = Cost(record["seconds"], record.get("memory_mib"))
-        except InputError as error:
-            failed[name] = str(error)
-    places = {name: (one, folder / "audits" / name) for name, one in models.items()}
-    findings = list(audit_runs(places, data, request, model, references, seed, progress).values())
-    rows = ranked(findings, costs)
-    content: dict[str, Any] = {"format": 2, "rows": [row.to_json() for row in rows], "failed": failed}
-    write_json(folder / ROWS, content)
-    write_whole(folder / PAGE, comparison_page(findings, costs, failed, CONTROLS).encode())
+    with locked(folder / RUN):
+        sheet = shared(folder, "compare")
+        models, costs, failed = {}, {}, {}
+        for name, method in {**methods, **CONTROLS}.items():
+            searched = isinstance(getattr(type(method), "strength", None), Strength) and name not in CONTROLS
+            used = search if searched else None
+            with alone(name, failed):
+                models[name], record = forget_run(model, data, request, method, seed, folder / name, progress, used)
+                costs[name] = Cost(record["seconds"], record.get("memory_mib"))
+        places = {name: (one, folder / "audits" / name) for name, one in models.items()}
+        found = audit_runs(places, data, request, model, references, seed, progress, failed=failed)
+        if not found:
+            raise InputError(f"methods: none gave a model that could be audited ({next(iter(failed.values()))})")
+        rows = ranked(list(found.values()), costs)
+        content: dict[str, Any] = {"format": 2, "rows": [row.to_json() for row in rows], "failed": failed}
+        page = comparison_page(list(found.values()), costs, failed, CONTROLS)
+        replace_files(folder, {ROWS: as_json(content), PAGE: page.encode()}, sheet)
     return rows, failed

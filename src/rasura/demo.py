@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from rasura.audits import PAGE
 from rasura.data import ForgetClasses, load_data
 from rasura.files import write_whole
 from rasura.methods import Damp, Finetune, LogitMask
 from rasura.progress import Progress
-from rasura.runs import PAGE, audit_runs, forget_run, train_run
+from rasura.runs import audit_runs, forget_run, train_run
 from rasura.training import Recipe
 
 ARCHITECTURE = "resnet8"

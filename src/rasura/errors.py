@@ -1,11 +1,16 @@
 """The one error a user sees: a line that names the field, the value and what is allowed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
 class InputError(ValueError):
     """What was given cannot be used. The message is one line: field, value, what is allowed."""
+
+
+class FolderError(InputError):
+    """A folder holds something else than it should: another run, a changed file, somebody's own work."""
 
 
 def unknown(field: str, value: object, allowed: Iterable[str]) -> InputError:
@@ -31,6 +36,21 @@ def check_seed(seed: int) -> None:
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"seed: {seed}; allowed: a whole number from 0 to {2**32 - 1}")
+
+
+@contextmanager
+def alone(name: str, failed: dict[str, str] | None) -> Iterator[None]:
+    """What goes wrong inside ends this one piece of many: it is put into `failed` with its reason.
+
+    It is raised again where `failed` is None, and where it concerns all pieces: a full disk, a folder of somebody else.
+    """
+    try:
+        yield
+    except Exception as error:
+        if failed is None or isinstance(error, (OSError, FolderError)):
+            raise
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        failed[name] = kind + first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,15 +1,24 @@
-"""Folders that appear whole or not at all, JSON, and hashes."""
+"""Folders that appear whole or not at all, one writer per folder, JSON, and hashes."""
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rasura.errors import InputError
+from filelock import FileLock, Timeout
+
+from rasura.errors import FolderError, InputError
+
+POLL = 0.2
+"""Seconds between two looks at a lock that another process holds."""
 
 
 def partial_of(folder: Path) -> Path:
@@ -18,8 +27,73 @@ def partial_of(folder: Path) -> Path:
 
 
 @contextmanager
+def locked(folder: Path, run: str = "") -> Iterator[None]:
+    """Keep other processes from writing to `folder` until the block ends.
+
+    A process that wants the same run waits, with a word on stderr. The lock is a hidden file beside the folder, held
+    by the system: that of a killed process holds nobody up.
+
+    Args:
+        folder: what is to be written, a folder or a file; it need not exist.
+        run: the hash of the run; empty where any two writers may follow each other.
+
+    Raises:
+        FolderError: another run is being written there.
+    """
+    folder = folder.resolve()  # a link to a folder stays one
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
+    with _parents(folder):
+        holder = _holder(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            who = f"pid {holder.get('pid', 'unknown')}"
+            if run and holder.get("run") and holder["run"] != run:
+                raise FolderError(
+                    f"out: another run is writing to {folder} ({who}); allowed: another folder, or the same run"
+                ) from None
+            print(f"rasura: another process is writing to {folder} ({who}); waiting for it", file=sys.stderr)
+            lock.acquire(poll_interval=POLL)
+        try:
+            path.write_text(json.dumps({"pid": os.getpid(), "run": run}), encoding="utf-8")
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
+            lock.release()
+
+
+def _holder(path: Path) -> dict[str, Any]:
+    """What the process that holds a lock has written into it; nothing if there is none, or not yet."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def _parents(folder: Path) -> Iterator[None]:
+    """The folders above exist inside the block; of those made for it, the ones left empty go again."""
+    new = [parent for parent in folder.parents if not parent.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for parent in new:
+        sync(parent.parent)
+    try:
+        yield
+    finally:
+        for parent in new:
+            with suppress(OSError):  # it holds something
+                parent.rmdir()
+
+
+@contextmanager
 def whole_folder(folder: Path, keep: str | None = None) -> Iterator[Path]:
     """Fill a folder under a temporary name beside it; it is renamed when the block ends, and removed if it fails.
+
+    All of it is on the disk before it has its name: after a power cut it is whole or not there. The caller holds the
+    folder's lock (`locked`), as the temporary name is always the same.
 
     Args:
         folder: the final place; it must not exist, or be empty (it is then removed at once, so that work which could
@@ -27,59 +101,107 @@ def whole_folder(folder: Path, keep: str | None = None) -> Iterator[Path]:
         keep: a file name. If the block fails and this file is there, everything else is removed but this file stays,
             so that the same work can resume from it.
     """
-    folder = folder.resolve()  # a link to a folder stays one
+    folder = folder.resolve()
     _make_room(folder)
     partial = partial_of(folder)
     _clear(partial, keep)  # what a killed process left
-    new = [parent for parent in partial.parents if not parent.exists()]
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
-        yield partial
-        os.replace(partial, folder)
+    with _parents(folder):
+        if not partial.exists():
+            partial.mkdir()
+        try:
+            yield partial
+            _sync_all(partial)
+            os.replace(partial, folder)
+        except BaseException:
+            _clear(partial, keep)
+            raise
         if keep is not None:
             (folder / keep).unlink(missing_ok=True)
-    except BaseException:
-        _clear(partial, keep)
-        for parent in new:
-            if not any(parent.iterdir()):
-                parent.rmdir()
-        raise
+        sync(folder.parent)
 
 
 def _make_room(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"out: {folder} exists; allowed: a new or empty folder")
+        raise FolderError(f"out: {folder} exists; allowed: a new or empty folder")
     if folder == Path.cwd():  # it would be replaced under the user's feet
-        raise InputError(f"out: {folder} is the current folder; allowed: a new folder")
+        raise FolderError(f"out: {folder} is the current folder; allowed: a new folder")
     try:
         if folder.exists():
             folder.rmdir()
     except OSError as error:
-        raise InputError(f"out: {folder} cannot be replaced ({error.strerror}); allowed: a new folder") from None
+        raise FolderError(f"out: {folder} cannot be replaced ({error.strerror}); allowed: a new folder") from None
 
 
 def _clear(partial: Path, keep: str | None) -> None:
+    """Remove what is in a temporary folder, and itself, but for what is to be kept. Links are never followed."""
+    if not os.path.lexists(partial):
+        return
+    if not stat.S_ISDIR(partial.lstat().st_mode):
+        raise FolderError(f"out: {partial} is a link or a file, which rasura did not make; allowed: nothing there")
     if keep is None or not (partial / keep).exists():
         shutil.rmtree(partial, ignore_errors=True)
         return
     for path in partial.iterdir():
         if path.name != keep:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file, or the names in a folder, onto the disk now."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that sync no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _sync_all(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(root, name))
+        sync(Path(root))
+
+
+@contextmanager
+def ordinary(path: Path) -> Iterator[None]:
+    """A new file that a library writes inside the block gets the permissions of any other new file."""
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    path.chmod(stat.S_IMODE(mode))
+
+
+def put(partial: Path, path: Path) -> None:
+    """Give a written file its name, so that a reader sees the old content or the new, also after a power cut."""
+    sync(partial)
+    os.replace(partial, path)
+    sync(path.parent)
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        with open(partial, "xb") as file:  # a name of its own, and never through a link
+            file.write(content)
+        put(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def as_json(content: Any) -> bytes:
+    """Readable JSON. NaN is refused: JSON has none."""
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, content: Any) -> None:
-    """Write readable JSON, whole or not at all. NaN is refused: JSON has none."""
-    write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    """Write readable JSON, whole or not at all."""
+    write_whole(path, as_json(content))
 
 
 def read_json(path: Path) -> Any:
@@ -93,9 +215,9 @@ def read_json(path: Path) -> Any:
 
 
 def hash_of_json(content: Any) -> str:
-    """A 16-digit hash of a JSON value; the order of keys does not matter."""
+    """SHA-256 of a JSON value, in hexadecimal; the order of keys does not matter."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def hash_of_file(path: Path) -> str:

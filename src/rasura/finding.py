@@ -1,8 +1,9 @@
 """`rasura.audit`: measure models once, judge each beside the others, and hand out a finding that can be kept."""
 
+import functools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,13 @@ class Finding:
 
     def to_html(self, path: str | Path) -> None:
         """Write one self-contained page."""
+        write_whole(Path(path), self.page())
+
+    def page(self) -> bytes:
+        """One self-contained page, as HTML."""
         from rasura.report import page
 
-        write_whole(Path(path), page([self.content]).encode())
+        return page([self.content]).encode()
 
     def __repr__(self) -> str:
         extra = f" ({', '.join(self.qualifiers)})" if self.qualifiers else ""
@@ -150,20 +155,40 @@ def audit_all(
     shadows: Shadows = NO_SHADOWS,
 ) -> dict[str, Finding]:
     """`audit` for several models by name; original and references are measured once."""
+    with reporting(progress) as report:
+        one = auditor(data, request, original, references, seed, report, goal, also, shadows)
+        return {name: one(name, model) for name, model in models.items()}
+
+
+def auditor(
+    data: Data,
+    request: Request,
+    original: nn.Module,
+    references: Sequence[nn.Module],
+    seed: int,
+    report: Progress,
+    goal: Goal,
+    also: Sequence[str],
+    shadows: Shadows,
+) -> Callable[[str, nn.Module], Finding]:
+    """A function that audits a model under a name, as `audit` does; at its first call it measures the others."""
     check_seed(seed)
     _check_words(goal, request, also)
-    with reporting(progress) as report:
-        lacking = resolve(request, data).forget_classes
-        anchors = {ORIGINAL: _fitting(original, data)}
-        anchors |= {reference_name(k): _fitting(one, data, lacking) for k, one in enumerate(references)}
-        models = {name: _fitting(one, data, lacking) for name, one in models.items()}
-        shadows = Shadows(*([_fitting(one, data, lacking) for one in kind] for kind in vars(shadows).values()))
-        shared = _measure_anchors(anchors, make_probe(data, request, seed), data.classes, seed, goal, report)
-        found = {}
-        for name, model in models.items():
-            asked = Asked({MODEL: model} | anchors, data, shared.probe, shadows, seed, report)
-            found[name] = _audit_one(name, model, shared, data, request, look_on_request(also, asked), report)
-        return found
+    lacking = resolve(request, data).forget_classes
+    anchors = {ORIGINAL: _fitting(original, data)}
+    anchors |= {reference_name(k): _fitting(one, data, lacking) for k, one in enumerate(references)}
+    shadows = Shadows(*([_fitting(one, data, lacking) for one in kind] for kind in vars(shadows).values()))
+
+    @functools.cache
+    def shared() -> _Shared:
+        return _measure_anchors(anchors, make_probe(data, request, seed), data.classes, seed, goal, report)
+
+    def one(name: str, model: nn.Module) -> Finding:
+        model = _fitting(model, data, lacking)
+        asked = Asked({MODEL: model} | anchors, data, shared().probe, shadows, seed, report)
+        return _audit_one(name, model, shared(), data, request, look_on_request(also, asked), report)
+
+    return one
 
 
 def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:

@@ -1,9 +1,11 @@
 """A run is a folder: written whole, found again by the hash of its spec, never overwritten by another."""
 
+import functools
+import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,45 +13,53 @@ from typing import Any
 import torch
 from torch import nn
 
-from rasura.auditing import Goal, Shadows, read_scores
+from rasura.auditing import Goal, Shadows
+from rasura.audits import VERDICT, write_audit
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_data, resolve
-from rasura.errors import InputError, check_seed, first_line
-from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
-from rasura.finding import NO_SHADOWS, Finding, audit_all, recomputed
+from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, resolve
+from rasura.errors import FolderError, alone, check_seed
+from rasura.files import hash_of_json, locked, read_json, whole_folder, write_json
+from rasura.finding import NO_SHADOWS, Finding, auditor
+from rasura.identity import described
 from rasura.memory import peak_memory
 from rasura.methods.contract import Method, forget, name_of
-from rasura.models import card_of, device_of, for_data, fresh_model, hash_of_model, to_card, with_card, write_model
-from rasura.models.card import Card
+from rasura.models import (
+    card_of,
+    device_of,
+    for_data,
+    fresh_model,
+    identity_of_model,
+    to_card,
+    with_card,
+    write_model,
+)
 from rasura.progress import Progress
+from rasura.randomness import seeded
+from rasura.sealed import CHECKPOINT, RUN, seal, sealed
 from rasura.strength import Search, search_strength
 from rasura.training import Recipe, fit, resolved
-
-RUN, CHECKPOINT = "run.json", "checkpoint.pt"
-VERDICT, SCORES, PAGE = "verdict.json", "scores.parquet", "report.html"
 
 
 def is_done(folder: Path, spec: dict[str, Any]) -> bool:
     """Whether the folder holds a finished run of this very spec.
 
     Raises:
-        InputError: it holds another run, or something else.
+        FolderError: it holds another run, one of other versions, something else, or files that have changed.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if not (folder / RUN).is_file():
-        raise InputError(f"out: {folder} exists and is no run; allowed: a new or empty folder, or the same run's")
-    found = read_json(folder / RUN)
-    if found.get("hash") != hash_of_json(spec):
-        raise InputError(
-            f"out: {folder} holds another run ({found.get('spec', {}).get('kind')}); allowed: a new or empty folder, "
-            f"or the same run's. It differs in {_difference(found.get('spec', {}), spec)}"
-        )
+        raise FolderError(f"out: {folder} exists and is no run; allowed: a new or empty folder, or the same run's")
+    found = sealed(folder, "out")
+    if found["hash"] != hash_of_json(spec):
+        raise _another(folder, found["spec"], spec)
     return True
 
 
 def make_run(folder: Path, spec: dict[str, Any], work: Callable[[Path], None], keep: str | None = None) -> None:
     """Do the work in a folder that appears whole or not at all; nothing if this very run is there already.
+
+    A process that is doing the same run is waited for.
 
     Args:
         folder: where the run goes.
@@ -59,12 +69,16 @@ def make_run(folder: Path, spec: dict[str, Any], work: Callable[[Path], None], k
     """
     if is_done(folder, spec):
         return
-    with whole_folder(folder, keep) as partial:
-        begun = time.perf_counter()
-        work(partial)
-        seconds = round(time.perf_counter() - begun, 2)
-        about = {"seconds": seconds, "versions": versions(), "machine": machine()}
-        write_json(partial / RUN, {"format": 1, "hash": hash_of_json(spec), "spec": spec, **about})
+    identity = hash_of_json(spec)
+    with locked(folder, identity):
+        if is_done(folder, spec):
+            return  # another process did it in the meantime
+        with whole_folder(folder, keep) as partial:
+            begun = time.perf_counter()
+            work(partial)
+            seconds = round(time.perf_counter() - begun, 2)
+            about = {"seconds": seconds, "versions": versions(), "machine": machine()}
+            seal(partial, {"hash": identity, "spec": spec, **about})
 
 
 def train_run(
@@ -90,12 +104,11 @@ def train_run(
         kept[resolve(without_samples, data).forget_rows] = False
         training["without_samples"] = sorted(without_samples.indices)
     card = to_card(architecture, data, training=training)
-    spec = {"kind": "train", "data": hash_of_data(data), "model": _as_json(card)}
+    with seeded(seed):
+        model = fresh_model(card)
+    spec = _spec("train", data, model=card.to_json(), start=identity_of_model(model))
 
     def work(partial: Path) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = fresh_model(card)
         fit(
             model,
             data.train.take(kept),
@@ -130,17 +143,17 @@ def forget_run(
     With a `search`, the method's strength is searched (`search_strength`).
     """
     earlier = [entry["request"] for entry in card_of(model).history if "request" in entry]
-    spec = {
-        "kind": "forget",
-        "method": name_of(method),
-        "settings": asdict(method),  # pyright: ignore[reportArgumentType]
-        "data": hash_of_data(data),
+    spec = _spec(
+        "forget",
+        data,
+        method=name_of(method),
+        settings=described(method),
         **_asked(request, data),
-        "model": hash_of_model(model),
-        "seed": seed,
+        model=identity_of_model(model),
+        seed=seed,
         **({"search": asdict(search)} if search else {}),
         **({"earlier": earlier} if earlier else {}),
-    }
+    )
 
     def work(partial: Path) -> None:
         with peak_memory(device_of(model)) as peak:
@@ -168,26 +181,41 @@ def audit_runs(
     goal: Goal = "retrain-equivalent",
     also: tuple[str, ...] = (),
     shadows: Shadows = NO_SHADOWS,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Audit models by name into one run folder each; those that are there already are read. Their `verdict.json`."""
-    spec = {
-        "kind": "audit",
-        "data": hash_of_data(data),
+    """Audit models by name into one run folder each; those that are there already are read. Their `verdict.json`.
+
+    Each is written as soon as it is done. Where `failed` is given, a model that cannot be audited is named there with
+    the reason, and the others go on.
+    """
+    spec = _spec(
+        "audit",
+        data,
         **_asked(request, data),
-        "original": hash_of_model(original),
-        "references": [hash_of_model(one) for one in references],
-        "seed": seed,
-        "goal": goal,
+        original=identity_of_model(original),
+        references=[identity_of_model(one) for one in references],
+        seed=seed,
+        goal=goal,
         **({"also": sorted(also)} if also else {}),
-        **{kind: [hash_of_model(one) for one in given] for kind, given in vars(shadows).items() if given},
-    }
-    specs = {name: spec | {"model": hash_of_model(model)} for name, (model, _) in models.items()}
-    missing = {name: model for name, (model, folder) in models.items() if not is_done(folder, specs[name])}
-    if missing:
-        found = audit_all(missing, data, request, original, references, seed, progress, goal, also, shadows)
-        for name in missing:
-            make_run(models[name][1], specs[name], _writer(found[name]))
-    return {name: read_json(folder / VERDICT) for name, (_, folder) in models.items()}
+        **{kind: [identity_of_model(one) for one in given] for kind, given in vars(shadows).items() if given},
+    )
+    specs = {name: spec | {"model": identity_of_model(model)} for name, (model, _) in models.items()}
+    for name, (_, folder) in models.items():
+        is_done(folder, specs[name])  # a folder that holds something else is refused before any work
+
+    @functools.cache
+    def audited() -> Callable[[str, nn.Module], Finding]:
+        return auditor(data, request, original, references, seed, progress, goal, also, shadows)
+
+    def work(name: str, partial: Path) -> None:
+        write_audit(audited()(name, models[name][0]), partial)
+
+    found = {}
+    for name, (_, folder) in models.items():
+        with alone(name, failed):
+            make_run(folder, specs[name], functools.partial(work, name))
+            found[name] = read_json(folder / VERDICT)
+    return found
 
 
 def _asked(request: Request, data: Data) -> dict[str, Any]:
@@ -195,53 +223,6 @@ def _asked(request: Request, data: Data) -> dict[str, Any]:
     if isinstance(request, ForgetClasses):
         return {"forget": list(data.class_numbers(request.classes))}
     return {"forget_samples": sorted(request.indices)}
-
-
-def write_report(folder: Path) -> Path:
-    """Write report.html anew from the verdicts in a folder, or in the folders below it; where it was written.
-
-    Raises:
-        InputError: there is no verdict.
-    """
-    from jinja2 import UndefinedError
-
-    from rasura.report import page
-
-    found = [folder / VERDICT] if (folder / VERDICT).is_file() else _verdicts_below(folder)
-    if not found:
-        raise InputError(f"folder: {folder} holds no {VERDICT}; allowed: a folder that rasura audit or demo wrote")
-    try:
-        written = page([read_json(path) for path in found])
-    except (KeyError, IndexError, TypeError, AttributeError, UndefinedError) as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(f"folder: a {VERDICT} in {folder} cannot be shown ({reason}); allowed: ours") from None
-    write_whole(folder / PAGE, written.encode())
-    return folder / PAGE
-
-
-def _verdicts_below(folder: Path) -> list[Path]:
-    """Finished ones: what a killed process left lies in folders whose names begin with a dot."""
-    found = sorted(folder.rglob(VERDICT))
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
-def recompute(folder: Path) -> dict[str, Any]:
-    """Judge the scores in an audit folder again, and write its verdict and page anew; the content of `verdict.json`.
-
-    Raises:
-        InputError: the folder holds no audit of this version.
-    """
-    for name in (VERDICT, SCORES):
-        if not (folder / name).is_file():
-            raise InputError(f"recompute: {folder} holds no {name}; allowed: a folder that rasura audit wrote")
-    try:
-        finding = recomputed(read_json(folder / VERDICT), read_scores(folder / SCORES))
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(f"recompute: {folder} cannot be judged again ({reason}); allowed: ours") from error
-    finding.to_json(folder / VERDICT)
-    finding.to_html(folder / PAGE)
-    return finding.content
 
 
 def load_run(folder: Path, architecture: str | nn.Module | None = None) -> nn.Module:
@@ -264,20 +245,37 @@ def machine() -> dict[str, Any]:
     return {"system": platform.platform(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
 
 
-def _writer(finding: Finding) -> Callable[[Path], None]:
-    def work(partial: Path) -> None:
-        finding.to_json(partial / VERDICT)
-        finding.to_parquet(partial / SCORES)
-        finding.to_html(partial / PAGE)
-
-    return work
+def _spec(kind: str, data: Data, **rest: Any) -> dict[str, Any]:
+    """All that decides a run's result, as JSON values. Another version may make something else of the same."""
+    made_with = {name: versions()[name] for name in ("rasura", "torch")}
+    spec = {"kind": kind, "data": identity_of_data(data), **rest, "versions": made_with}
+    return json.loads(json.dumps(spec))
 
 
-def _as_json(card: Card) -> dict[str, Any]:
-    import json
+def _another(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> FolderError:
+    """The complaint about a folder with another run's spec; what differs is named."""
+    before, now = dict(_leaves(old)), dict(_leaves(new))
+    differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if all("versions." in key for key in differing):
+        made, here = (
+            ", ".join(sorted({f"{key.rpartition('.')[2]} {found.get(key, '(none)')}" for key in differing}))
+            for found in (before, now)
+        )
+        return FolderError(
+            f"out: {folder} was written by {made}, this is {here}; allowed: these versions, or a new folder"
+        )
+    return FolderError(
+        f"out: {folder} holds another run ({old.get('kind')}); allowed: a new or empty folder, or the same run's. "
+        f"It differs in {', '.join(differing)}"
+    )
 
-    return json.loads(json.dumps(card.to_json()))
 
-
-def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
-    return ", ".join(sorted(key for key in {*old, *new} if old.get(key) != new.get(key))) or "its format"
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """What lies at the ends of nested JSON objects, and of lists of them, with the way there."""
+    if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        value = {str(number): one for number, one in enumerate(value, start=1)}
+    if not isinstance(value, dict) or not value:
+        yield path.lstrip("."), value
+        return
+    for key, one in value.items():
+        yield from _leaves(one, f"{path}.{key}")

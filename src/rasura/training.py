@@ -1,9 +1,9 @@
 """The only optimisation loop: training, retraining and every gradient method run through `fit`."""
 
 import contextlib
-import hashlib
 import math
-import os
+import pickle
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from rasura.data import Examples
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, check_seed, unknown
-from rasura.files import hash_of_json
-from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
+from rasura.files import hash_of_json, put
+from rasura.identity import described, hash_of_tensors
+from rasura.models import MISFITS, device_of, identity_of_model, logits_of, misfit, to_device
+from rasura.models.load import UNREADABLE
 from rasura.progress import Progress, silent
+from rasura.randomness import seeded
 
 Optimiser = Literal["auto", "sgd", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "constant"]
@@ -298,9 +301,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, share: float) ->
 @contextlib.contextmanager
 def _own_randomness(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     """A generator from `seed`; torch's global state, which dropout draws from, is seeded inside and put back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         yield torch.Generator().manual_seed(seed)
 
 
@@ -318,12 +319,11 @@ def _channels_last(model: nn.Module) -> Iterator[None]:
 
 
 def _identity(model: nn.Module, examples: Examples, recipe: Recipe, seed: int) -> str:
-    """A hash of all that decides a run's result, save the content of the inputs and the code of model and loss."""
-    digest = hashlib.sha256(hash_of_json({"recipe": asdict(recipe), "seed": seed}).encode())
-    for name, tensor in [("labels", examples.labels), ("rows", examples.rows), *model.state_dict().items()]:
-        digest.update(f"{name} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    """A hash of all that decides a run's result, save the code of the loss."""
+    shown = b"".join(examples.fingerprints()).hex(), described(examples.transform)
+    drawn = hash_of_tensors([("labels", examples.labels), ("rows", examples.rows)])
+    torch_version = str(torch.__version__)
+    return hash_of_json([asdict(recipe), seed, shown, drawn, identity_of_model(model), torch_version])
 
 
 def _write_checkpoint(
@@ -334,7 +334,7 @@ def _write_checkpoint(
     randomness = {"own": generator.get_state(), "global": torch.get_rng_state()}
     state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), **randomness}
     torch.save({"run": run, "epoch": epoch, **state}, partial)
-    os.replace(partial, path)
+    put(partial, path)
 
 
 def _resume(
@@ -343,8 +343,13 @@ def _resume(
     """Load the checkpoint of this very run, if there is one; the number of epochs that are done."""
     if path is None or not path.exists():
         return 0
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    if saved["run"] != run:
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        same = saved["run"] == run
+    except (pickle.UnpicklingError, *UNREADABLE):
+        print(f"rasura: the checkpoint {path} is damaged; training begins anew", file=sys.stderr)
+        return 0
+    if not same:
         return 0
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])

@@ -1,6 +1,7 @@
 """Per-example scores of all models as one table, in memory and as Parquet: the verdict is computed from it alone."""
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -92,7 +93,7 @@ def write_scores(scores: Scores, path: Path) -> None:
     import pyarrow.parquet as parquet
 
     table = pa.concat_tables([*_tables_of_answers(scores), *_tables_of_pairs(scores)]).unify_dictionaries()
-    described = {"classes": "\n".join(scores.classes), "forget": ",".join(map(str, scores.forget_classes))}
+    described = {"classes": json.dumps(scores.classes), "forget": ",".join(map(str, scores.forget_classes))}
     parquet.write_table(table.replace_schema_metadata(described), path, compression="zstd")
 
 
@@ -155,7 +156,7 @@ def read_scores(path: Path) -> Scores:
         models.setdefault(key[0], []).append(Decoded(*key[1:], predicted, _values(part, at, len(rows))))
     untrained = {name: models.pop(name) for name in list(models) if name.startswith((RANDOM_NET, RAW_INPUTS))}
     forget = tuple(int(number) for number in metadata["forget"].split(",") if number)
-    classes = tuple(metadata["classes"].split("\n"))
+    classes = tuple(json.loads(metadata["classes"]))
     return Scores(labels, rows, forget, classes, models, untrained, _members(pairs))
 
 

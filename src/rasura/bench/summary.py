@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from rasura.report.comparison_page import distance_of
+
 
 def summarise(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row per method, the nearest to retrained first.
 
     Differences are in shares (0.01 is a point): forget accuracy; retain accuracy, linear probe and few-shot area minus
     the mean of the retrained models. Each has its mean over cells and the half width of the 95 % interval of that mean
-    (Student's t; None for a single cell).
+    (Student's t; None for a single cell). `distance` is the mean over cells of that of a comparison's `Row`.
     """
     methods = list(dict.fromkeys(finding["name"] for finding in findings))
     rows = [_row(name, [finding for finding in findings if finding["name"] == name]) for name in methods]
@@ -21,13 +23,12 @@ def summarise(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _row(name: str, findings: list[dict[str, Any]]) -> dict[str, Any]:
     measures = [_measures(finding) for finding in findings]
     columns = {key: _interval([one[key] for one in measures]) for key in measures[0]}
-    differences = [abs(one[key]) for one in measures for key in columns]  # a cell above does not make up for one below
     return {
         "method": name,
         "cells": len(findings),
         "verdicts": dict(Counter(finding["verdict"] for finding in findings)),
         **columns,
-        "distance": round(float(np.mean(differences)), 5),
+        "distance": round(float(np.mean([distance_of(finding) for finding in findings])), 5),
     }
 
 

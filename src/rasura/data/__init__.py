@@ -1,6 +1,6 @@
 """What examples are (`Data`, `Examples`), what is to be forgotten (requests), and where data comes from (sources)."""
 
-from rasura.data.dataset import Data, hash_of_data, input_shape
+from rasura.data.dataset import Data, hash_of_data, identity_of_data, input_shape
 from rasura.data.examples import Examples, Standardise, examples_from
 from rasura.data.requests import ForgetClasses, ForgetSamples, Parts, Request, describe, mask_of, read_samples, resolve
 from rasura.data.sources import DATA_SOURCES, load_data
@@ -17,6 +17,7 @@ __all__ = [
     "describe",
     "examples_from",
     "hash_of_data",
+    "identity_of_data",
     "input_shape",
     "load_data",
     "mask_of",

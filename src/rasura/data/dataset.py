@@ -11,6 +11,7 @@ from torch import Tensor
 from rasura.data.examples import Examples, Standardise, examples_from
 from rasura.errors import InputError, unknown
 from rasura.files import hash_of_json
+from rasura.identity import code_of, described
 
 _MOST_CLASSES = 100_000  # labels beyond are identifiers by mistake; naming each would fill the memory
 
@@ -121,9 +122,28 @@ def numbered(count: int) -> tuple[str, ...]:
 
 
 def hash_of_data(data: Data) -> str:
-    """A hash of all labels, class names and stored contents."""
+    """A hash of all labels, class names and stored contents; see `identity_of_data` for what is made of these."""
     parts = [b"".join(part.fingerprints()).hex() + str(part.labels.tolist()) for part in (data.train, data.test)]
     return hash_of_json([data.name, list(data.classes), *parts])
+
+
+def identity_of_data(data: Data) -> dict[str, Any]:
+    """What two data sets must share to give the same results, as JSON values.
+
+    Returns:
+        `content` (see `hash_of_data`) and `preparation`, a hash of how that becomes model inputs: shapes and dtypes as
+        stored, the settings and code of the transforms, and the code of the data sets behind.
+    """
+    parts = [
+        [input_shape(part), _dtypes(part), described(part.transform), code_of(type(part.source))]
+        for part in (data.train, data.test)
+    ]
+    return {"content": hash_of_data(data), "preparation": hash_of_json(parts)}
+
+
+def _dtypes(examples: Examples) -> list[str]:
+    stored = examples.stored(torch.arange(1))
+    return [str(column.dtype) for column in (stored.values() if isinstance(stored, dict) else [stored])]
 
 
 def input_shape(examples: Examples) -> tuple[int, ...] | dict[str, tuple[int, ...]]:

@@ -135,7 +135,9 @@ def _as_tensor(field: str, values: Any) -> Tensor:
     try:
         if hasattr(values, "__array__") and not isinstance(values, Tensor):
             values = np.require(values, requirements=["C", "W"])
-        tensor = torch.as_tensor(values)
+        tensor = torch.as_tensor(
+            values
+        ).cpu()  # where data lie is where the rows of batches do; models may lie elsewhere
         return tensor.float() if tensor.dtype == torch.float64 else tensor  # NumPy's default; nets hold float32
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]

@@ -4,6 +4,7 @@ from rasura.models.build import FAMILIES, build_model
 from rasura.models.card import Card, card_of, hash_of_model, with_card
 from rasura.models.complete import complete
 from rasura.models.fresh import reinitialised
+from rasura.models.identity import code_behind, identity_of_model
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.models.text import TEXT_ZOO, for_data
@@ -17,11 +18,13 @@ __all__ = [
     "Card",
     "build_model",
     "card_of",
+    "code_behind",
     "complete",
     "device_of",
     "for_data",
     "fresh_model",
     "hash_of_model",
+    "identity_of_model",
     "load_model",
     "logits_of",
     "misfit",

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.errors import InputError, first_line
-from rasura.files import hash_of_file, read_json, write_json
+from rasura.files import hash_of_file, ordinary, read_json, write_json
 from rasura.models.card import card_of, hash_of_model, with_card
+from rasura.models.logits import device_of
+from rasura.randomness import seeded
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -86,8 +87,7 @@ def with_new_adapter(model: nn.Module, ranks: Mapping[str, int], seed: int) -> "
         alpha_pattern=exact,
         target_modules="|".join(re.escape(name) for name in ranks),
     )
-    with _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _quiet(), seeded(seed, device_of(model)):
         adapted = peft.get_peft_model(model, config)
     return adapted.eval()
 
@@ -159,7 +159,8 @@ def write_adapter(model: nn.Module, folder: Path) -> None:
     assert adapter is not None
     folder.mkdir()
     adapter.config.save_pretrained(str(folder))
-    save_file({name: tensor.contiguous() for name, tensor in adapter.weights.items()}, folder / WEIGHTS)
+    with ordinary(folder / WEIGHTS):
+        save_file({name: tensor.contiguous() for name, tensor in adapter.weights.items()}, folder / WEIGHTS)
     history = card_of(model).history
     note = {"format": 1, "base": adapter.base, "history": history[-1] if history else None}
     write_json(folder / NOTE, {**note, "sha256": hash_of_file(folder / WEIGHTS)})

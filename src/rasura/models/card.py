@@ -3,14 +3,13 @@
 The card travels with the module as one attribute, so that it survives a deep copy and reaches `model.json`.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.identity import hash_of_tensors
 
 _ATTRIBUTE = "_rasura_card"
 
@@ -83,9 +82,8 @@ def with_card(model: nn.Module, card: Card) -> nn.Module:
 
 
 def hash_of_model(model: nn.Module) -> str:
-    """A hash of all weights and buffers, with their names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """The hash of the weights: SHA-256 of all weights and buffers, with their names, dtypes and shapes.
+
+    It says whether two models hold the same numbers, not whether they compute the same: see `identity_of_model`.
+    """
+    return hash_of_tensors(sorted(model.state_dict().items()))

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.errors import InputError, first_line
-from rasura.files import hash_of_file, read_json, whole_folder, write_json
+from rasura.files import hash_of_file, locked, ordinary, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
 from rasura.models.build import build_model, load_hugging_face, parse_architecture
 from rasura.models.card import Card, card_of, with_card
 from rasura.models.zoo import ZOO
+from rasura.sealed import check_model_folder
 
 WEIGHTS, DESCRIPTION, ADAPTER = "model.safetensors", "model.json", "adapter"
 
@@ -27,7 +28,7 @@ def save_model(model: nn.Module, folder: str | Path) -> None:
     Raises:
         InputError: the folder exists and is not empty, or a weight is NaN or infinite.
     """
-    with whole_folder(Path(folder)) as partial:
+    with locked(Path(folder)), whole_folder(Path(folder)) as partial:
         write_model(model, partial)
 
 
@@ -38,7 +39,8 @@ def write_model(model: nn.Module, folder: Path) -> None:
     if broken:
         raise InputError(f"model: {broken[0]} holds NaN or infinite weights; allowed: finite weights")
     try:
-        save_file(state, folder / WEIGHTS)
+        with ordinary(folder / WEIGHTS):
+            save_file(state, folder / WEIGHTS)
     except SafetensorError as error:  # the disk is full: an error like that of any other file
         raise OSError(errno.EIO, first_line(error), str(folder / WEIGHTS)) from error
     write_json(
@@ -64,6 +66,7 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
             as `architecture`.
     """
     path = Path(path)
+    check_model_folder(path)
     if (path / DESCRIPTION).is_file():
         card = _card_in(path)
         state = read_weights(path / WEIGHTS)

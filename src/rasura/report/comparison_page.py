@@ -129,9 +129,18 @@ def comparison_page(
     )
 
 
+def distance_of(finding: dict[str, Any]) -> float:
+    """The distance of a model from retrained ones, by its finding: see `Row`."""
+    return _distance(_measures(finding))
+
+
+def _distance(measures: Sequence[Measure]) -> float:
+    return round(float(np.mean([one.outside for one in measures])), 5)
+
+
 def _row(finding: dict[str, Any], cost: Cost) -> Row:
     measures = tuple(_measures(finding))
-    distance = round(float(np.mean([one.outside for one in measures])), 5)
+    distance = _distance(measures)
     return Row(finding["name"], finding["verdict"], tuple(finding["qualifiers"]), distance, measures, cost)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rasura import methods
 from rasura.methods.contract import Method, forget
 from rasura.progress import silent
+from rasura.randomness import seeded
 from rasura.testing.case import HIDDEN, Case
 from rasura.testing.stage import LIKEST, RECIPE, Net, Stage
 from rasura.testing.surgery import (
@@ -90,8 +91,7 @@ def _mean_row_without_bias(stage: Stage) -> nn.Module:
 
 def _drawn_anew(stage: Stage) -> nn.Module:
     made = copy.deepcopy(stage.original)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
+    with seeded(2):
         made.block2[0].reset_parameters()
     return made
 
@@ -105,8 +105,7 @@ def _collapsed(stage: Stage) -> nn.Module:
 
 
 def _random(stage: Stage) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(99)
+    with seeded(99):
         return Net(len(stage.data.classes)).eval()
 
 

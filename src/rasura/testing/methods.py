@@ -15,6 +15,7 @@ from rasura.data import Data, load_data
 from rasura.methods import Strength
 from rasura.methods.contract import Method, Problem, only_declared
 from rasura.models import fresh_model, to_card, with_card
+from rasura.randomness import seeded
 from rasura.testing._watched import (
     PARTS,
     fingerprint,
@@ -112,8 +113,7 @@ def _few_digits() -> Data:
 
 @functools.cache
 def _briefly_trained(architecture: str, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = fresh_model(to_card(architecture, _few_digits()))
     return fit(model, _few_digits().train, BRIEFLY, seed)
 

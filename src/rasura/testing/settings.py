@@ -10,6 +10,7 @@ from torch import nn
 
 from rasura.data import Data, Examples, ForgetClasses
 from rasura.models import card_of, with_card
+from rasura.randomness import seeded
 from rasura.testing.case import FINE, NOT_SETTLED, READABLE, REFUSED, Case
 from rasura.testing.masks import shrunk
 from rasura.testing.stage import CLASSES, FORGET, RECIPE, Inputs, Net, Stage, small_data, trained
@@ -36,8 +37,7 @@ def _saw_the_class() -> Net:
 def _fine_tuned(net: Net, stage: Stage, seed: int, without: Sequence[str] = (FORGET,)) -> nn.Module:
     """A copy with a head drawn anew, trained for a few epochs without some classes."""
     made = copy.deepcopy(net)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         made.head.reset_parameters()
     train = stage.data.train
     gone = torch.isin(train.labels, torch.tensor([stage.data.classes.index(name) for name in without]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rasura.data import Data, Examples, ForgetClasses, Standardise, load_data
 from rasura.models import to_card, with_card
+from rasura.randomness import seeded
 from rasura.training import Recipe, fit
 
 CLASSES = ("T-shirt/top", "Trouser", "Dress", "Sandal", "Sneaker", "Bag")
@@ -125,8 +126,7 @@ def trained(
     widths: tuple[int, int] = WIDTHS,
 ) -> Net:
     """A net trained from scratch without some classes; its card says so."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         net = Net(len(data.classes), widths)
     gone = torch.isin(data.train.labels, torch.tensor([data.classes.index(name) for name in without]))
     fit(net, data.train.take(~gone), recipe, seed)
