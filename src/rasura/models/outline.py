@@ -17,7 +17,7 @@ MOST_TENSORS = 20_000
 """Ten times what the deepest nets of timm have."""
 
 
-class TooLarge(InputError):
+class TooLargeError(InputError):
     """A model that has more values or tensors than it may."""
 
 
@@ -41,7 +41,7 @@ def at_most(values: int, what: str, reason: str) -> Iterator[None]:
         reason: where the limit comes from, for the message.
 
     Raises:
-        TooLarge: from the constructor of the module that goes beyond.
+        TooLargeError: from the constructor of the module that goes beyond.
     """
     found = {"values": 0, "tensors": 0}
 
@@ -51,9 +51,9 @@ def at_most(values: int, what: str, reason: str) -> Iterator[None]:
         found["values"] += tensor.numel()
         found["tensors"] += 1
         if found["values"] > values:
-            raise TooLarge(f"model: {what} has more than {values:,} weights; allowed: at most so many ({reason})")
+            raise TooLargeError(f"model: {what} has more than {values:,} weights; allowed: at most so many ({reason})")
         if found["tensors"] > MOST_TENSORS:
-            raise TooLarge(f"model: {what} has more than {MOST_TENSORS:,} tensors; allowed: at most so many")
+            raise TooLargeError(f"model: {what} has more than {MOST_TENSORS:,} tensors; allowed: at most so many")
 
     hooks = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
     try:
@@ -69,12 +69,12 @@ def outline(make: Callable[[], nn.Module]) -> dict[str, torch.Size] | None:
     None if it cannot be built there, because its builder looks at values.
 
     Raises:
-        TooLarge: inside of `at_most`.
+        TooLargeError: inside of `at_most`.
     """
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return {name: tensor.shape for name, tensor in make().state_dict().items()}
-    except TooLarge:
+    except TooLargeError:
         raise
     except (RuntimeError, TypeError, ValueError):
         return None
