@@ -17,11 +17,12 @@ import rasura
 from rasura import Data, ForgetClasses, ForgetSamples, InputError, Problem, Recipe, forget, predict
 from rasura.activations import Point, anatomy
 from rasura.data import examples_from
-from rasura.files import hash_of_file
+from rasura.files import hash_of_file, hash_of_json
 from rasura.methods._alignment import Alignment, Goals, endless, read, summary
 from rasura.methods.rfa import Rfa, _alarms
 from rasura.models import build_model, card_of, fresh_model, hash_of_model, load_model, to_card
 from rasura.models.adapters import (
+    CONFIG,
     NOTE,
     WEIGHTS,
     adapters_off,
@@ -475,25 +476,82 @@ def test_an_adapter_of_another_base_is_refused(original, stored, tmp_path):
         with_adapters(original, [tmp_path])
 
 
-def copied(stored, tmp_path, note: dict | None = None):
-    """The adapter's folder again, its note without a hash as older versions wrote it, and with what is given."""
-    folder = shutil.copytree(stored / "3" / "adapter", tmp_path / "adapter")
-    kept = {key: value for key, value in json.loads((folder / NOTE).read_text()).items() if key != "sha256"}
-    (folder / NOTE).write_text(json.dumps({**kept, **(note or {})}))
-    return folder
+def copied(stored, tmp_path):
+    return shutil.copytree(stored / "3" / "adapter", tmp_path / "adapter")
 
 
-def test_an_adapter_without_a_hash_still_loads(original, stored, tmp_path):
-    folded = merged(with_adapters(original, [copied(stored, tmp_path)]))
-    assert hash_of_model(folded) == hash_of_model(load_model(stored / "3"))
+def sign(folder) -> None:
+    """Make the hashes those of the files, as whoever makes an adapter can."""
+    note = {field: value for field, value in json.loads((folder / NOTE).read_text()).items() if field != "hash"}
+    note["sha256"] = {name: hash_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
+    (folder / NOTE).write_text(json.dumps({**note, "hash": hash_of_json(note)}))
 
 
-@pytest.mark.parametrize("hashed", [True, False])
-def test_a_truncated_adapter_is_refused_in_one_line(hashed, original, stored, tmp_path):
-    folder = copied(stored, tmp_path, {"sha256": hash_of_file(stored / "3" / "adapter" / WEIGHTS)} if hashed else None)
+def configure(folder, change) -> None:
+    content = json.loads((folder / CONFIG).read_text())
+    change(content)
+    (folder / CONFIG).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("field", ["sha256", "hash", "history"])
+def test_an_adapter_whose_note_was_changed_is_refused(field, original, stored, tmp_path):
+    folder = copied(stored, tmp_path)
+    note = json.loads((folder / NOTE).read_text())
+    (folder / NOTE).write_text(json.dumps({key: value for key, value in note.items() if key != field}))
+    with pytest.raises(InputError, match=f"^adapter: .*{NOTE} (holds no hashes|was changed or damaged).*; allowed"):
+        with_adapters(original, [folder])
+
+
+HOSTILE = {
+    "a hundredfold": (lambda c: c.update(lora_alpha=100 * c["lora_alpha"]), "lora_alpha"),
+    "a hundredfold in a layer": (lambda c: c["alpha_pattern"].update({min(c["alpha_pattern"]): 800}), "alpha_pattern"),
+    "code": (lambda c: c.update(megatron_config={"a": 1}, megatron_core="stranger.code"), "megatron_co"),
+    "a class": (lambda c: c.update(auto_mapping={"parent_library": "os", "base_model_class": "x"}), "auto_mapping"),
+    "another kind": (lambda c: c.update(peft_type="PROMPT_TUNING"), "peft_type"),
+    "an endless pattern": (lambda c: c.update(target_modules="(([a-z0-9]+)*.?)*!"), "target_modules"),
+    "an endless rank": (lambda c: c["rank_pattern"].update({"(([a-z0-9]+)*.?)*!": 2}), "rank_pattern"),
+    "an endless exclusion": (lambda c: c.update(exclude_modules="(([a-z0-9]+)*.?)*!"), "exclude_modules"),
+    "an unknown field": (lambda c: c.update(run="import os"), "run = 'import os'"),
+    "no ranks": (lambda c: c.update(rank_pattern=None), "gives no layer of the model a rank"),
+    "a rank of a billion": (lambda c: c["rank_pattern"].update({min(c["rank_pattern"]): 10**9}), "rank 1000000000 of"),
+    "a true rank": (lambda c: c["rank_pattern"].update({min(c["rank_pattern"]): True}), "rank True of"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_an_adapter_says_only_what_ours_say(what, original, stored, tmp_path):
+    folder, (change, said) = copied(stored, tmp_path), HOSTILE[what]
+    configure(folder, change)
+    with pytest.raises(InputError, match=f"{CONFIG} was changed or damaged"):
+        with_adapters(original, [folder])
+    sign(folder)
+    with pytest.raises(InputError, match=f"^adapter: .*{said}.*; allowed"):
+        with_adapters(original, [folder])
+
+
+def test_an_adapter_that_its_maker_signed_again_still_loads(original, stored, tmp_path):
+    folder = copied(stored, tmp_path)
+    configure(folder, lambda content: content.update(peft_version="0.0", field_of_a_later_version=None))
+    sign(folder)
+    assert hash_of_model(merged(with_adapters(original, [folder]))) == hash_of_model(load_model(stored / "3"))
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_truncated_adapter_is_refused_in_one_line(signed, original, stored, tmp_path):
+    folder = copied(stored, tmp_path)
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:200])
-    said = "was changed or damaged" if hashed else r"cannot be loaded \(.*\); allowed: folders as rasura wrote them"
-    with pytest.raises(InputError, match=f"^adapter: .*{said}"):
+    if signed:
+        sign(folder)
+    said = "is truncated or not a file of weights" if signed else "was changed or damaged"
+    with pytest.raises(InputError, match=f"{said}.*; allowed"):
+        with_adapters(original, [folder])
+
+
+def test_an_adapter_of_no_numbers_is_refused(original, stored, tmp_path):
+    folder = copied(stored, tmp_path)
+    save_file({name: tensor * float("nan") for name, tensor in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    sign(folder)
+    with pytest.raises(InputError, match="holds NaN or infinite weights"):
         with_adapters(original, [folder])
 
 
@@ -512,6 +570,7 @@ def test_an_adapter_with_other_matrices_than_its_layers_is_refused(how, original
     tensor = weights.pop(name)
     changed = weights if how == "lacks" else {**weights, name: tensor, "base_model.model.odd.lora_A.weight": tensor * 2}
     save_file(changed, folder / WEIGHTS)
+    sign(folder)
     with pytest.raises(InputError, match=rf"{how} base_model\.model\..*weight; allowed: the matrices"):
         with_adapters(original, [folder])
 

@@ -167,7 +167,7 @@ def _forget(arguments: list[str]) -> int:
     if options.recipe:
         options, method = _with_settings(f"forget {name}", Forget, method_for(name, options.recipe), rest)
     data = rasura.load_data(options.data)
-    model = _adapted(_load(options.model, options.architecture, data), options.adapter)
+    model = _adapted(_load(options.model, options, data), options.adapter)
     request = _request(data, options)
     search = _search(data, options)
     with terminal() as progress:
@@ -200,12 +200,12 @@ def _audit(arguments: list[str]) -> int:
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
     data = rasura.load_data(options.data)
-    model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
+    model, original = (_load(path, options, data) for path in (options.model, options.original))
     model = _adapted(model, options.adapter)
     asked = options.forget or options.forget_samples
     request = _request(data, options) if asked else rasura.methods.forgotten_classes(model)
     references, *shadows = (
-        [_load(path, options.architecture, data) for path in paths]
+        [_load(path, options, data) for path in paths]
         for paths in (options.reference, options.shadow_original, options.shadow_unlearned)
     )
     with terminal() as progress:
@@ -241,8 +241,8 @@ def _compare(arguments: list[str]) -> int:
     methods = {name: nearest_for(name, options.recipe) if options.recipe else method_class(name)() for name in chosen}
     data = rasura.load_data(options.data)
     request = rasura.ForgetClasses(_names(data, options.forget))
-    model = _load(options.model, options.architecture, data)
-    references = [_load(path, options.architecture, data) for path in options.reference]
+    model = _load(options.model, options, data)
+    references = [_load(path, options, data) for path in options.reference]
     search = rasura.Search(options.budget) if options.strength else None
     with terminal() as progress:
         rows, failed = compare(model, data, request, methods, references, options.out, progress, options.seed, search)
@@ -260,7 +260,7 @@ def _bench(arguments: list[str]) -> int:
     from rasura.progress import terminal
 
     options = _parsed(Bench, arguments, "bench")
-    grid = read_grid(options.grid)
+    grid = read_grid(options.grid, options.trust)
     with terminal() as progress:
         findings = run_grid(grid, options.out, options.engine, progress)
     rows = summarise(findings)
@@ -344,10 +344,11 @@ def _request(data: Any, options: Forget | Audit) -> rasura.ForgetClasses | rasur
     return rasura.ForgetClasses(_names(data, options.forget))
 
 
-def _load(path: Path, architecture: str | None, data: Any) -> Any:
+def _load(path: Path, options: Forget | Audit | Compare, data: Any) -> Any:
     from rasura.models import to_card
 
-    return rasura.load_model(path, architecture, like=to_card(architecture, data))
+    named = options.architecture
+    return rasura.load_model(path, named, like=to_card(named, data), trust=options.trust)
 
 
 def _adapted(model: Any, folders: Sequence[Path]) -> Any:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import stat
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,10 +16,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rasura.errors import FolderError, InputError
+from rasura.errors import FolderError, InputError, first_line
 
 POLL = 0.2
 """Seconds between two looks at a lock that another process holds."""
+
+LARGEST_JSON = 2**28
+"""Bytes; what is read into memory takes many times as many."""
 
 
 def partial_of(folder: Path) -> Path:
@@ -204,14 +208,37 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, as_json(content))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or broken one is an `InputError`."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        InputError: no such file, one of more than 256 MiB, broken JSON, an object that names a field twice, numbers or
+            nesting that no file of ours has, or no object.
+    """
+    if not path.is_file():
+        raise InputError(f"path: {path} does not exist; allowed: an existing JSON file")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"path: {path} does not exist; allowed: an existing JSON file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"path: {path} is not readable JSON ({error}); allowed: a file as rasura wrote it") from None
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError(f"more than {LARGEST_JSON >> 20} MiB")
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object, parse_constant=_no_number)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, no object")
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
+        raise InputError(f"path: {path} is not readable JSON ({reason}); allowed: a file as rasura wrote it") from None
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{twice!r} is there twice")
+    return content
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
 
 
 def hash_of_json(content: Any) -> str:

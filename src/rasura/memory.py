@@ -1,14 +1,25 @@
-"""How much memory a piece of work takes at its peak."""
+"""How much memory the machine has, and how much a piece of work takes at its peak."""
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+UNTOLD = 16 * 2**30
+"""Bytes of memory that a machine is taken to have if its system does not tell."""
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def machine_memory() -> int:
+    """Bytes of the machine's memory."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # Windows has no such call
+        return UNTOLD
 
 
 @contextlib.contextmanager

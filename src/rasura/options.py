@@ -61,6 +61,7 @@ class Forget:
         forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
         adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
+        trust: Python files that a model folder may run, beside the one that you name yourself.
         seed: of all randomness in the method.
         recipe: start from the settings that are known to work on this data set (`rasura list recipes`).
         strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
@@ -81,6 +82,7 @@ class Forget:
     forget_samples: str | None = None
     adapter: tuple[Path, ...] = ()
     architecture: str | None = None
+    trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     seed: int = 0
     recipe: str | None = None
     strength: Literal["auto"] | None = None
@@ -113,6 +115,7 @@ class Audit:
         shadow_unlearned: models made from such originals by the method in question.
         require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
+        trust: Python files that model folders may run, beside the one that you name yourself.
         seed: of folds, draws and the bootstrap.
         json: print one JSON object on stdout and nothing else.
     """
@@ -131,6 +134,7 @@ class Audit:
     shadow_unlearned: tuple[Path, ...] = ()
     require: Verdict | None = None
     architecture: str | None = None
+    trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     seed: int = 0
     json: bool = False
 
@@ -179,6 +183,7 @@ class Compare:
         strength: "auto" searches the strength of every method that has one.
         budget: with --strength auto, how many settings of each method are tried at most.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
+        trust: Python files that model folders may run, beside the one that you name yourself.
         seed: of methods and audits.
         json: print one JSON object on stdout and nothing else.
     """
@@ -193,6 +198,7 @@ class Compare:
     strength: Literal["auto"] | None = None
     budget: int = 8
     architecture: str | None = None
+    trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     seed: int = 0
     json: bool = False
 
@@ -204,11 +210,13 @@ class Bench:
     Attributes:
         grid: a TOML file: data, models, seeds, forget, references, [recipe], [methods.NAME].
         out: folder for all runs (with a report.html per audit) and summary.json.
+        trust: Python files that the grid may run, as data or models.
         engine: "local" runs one cell after another; "ray" hands cells to a Ray cluster that sees the same folder.
         json: print one JSON object on stdout and nothing else.
     """
 
     grid: tyro.conf.Positional[Path]
     out: Path
+    trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     engine: Literal["local", "ray"] = "local"
     json: bool = False

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -34,6 +35,26 @@ def imported(field: str, path: Path) -> ModuleType:
         where = f"{path}{_line(error, path)}"
         raise InputError(f"{field}: {where} does not run ({_said(error)}); allowed: a file that runs") from error
     return module
+
+
+def check_trusted(source: str, words: str, trust: Iterable[str | Path]) -> None:
+    """Refuse `FILE.py:FUNCTION` in a file from someone else, unless the user named FILE.py as one that may run.
+
+    Args:
+        source: the file that says it, for the message.
+        words: what it says; words that name no Python file pass.
+        trust: the Python files that may run.
+
+    Raises:
+        InputError: a file that the user does not trust, or a trusted one that is not there.
+    """
+    trusted = [Path(path).expanduser().resolve() for path in trust]
+    for path in trusted:
+        if path.suffix != ".py" or not path.is_file():
+            raise InputError(f"trust: {path} is no Python file; allowed: an existing FILE.py")
+    file = words.rpartition(":")[0]
+    if ".py:" in words and Path(file).expanduser().resolve() not in trusted:
+        raise InputError(f"trust: {source} wants to run {file}; allowed: with --trust {file}, if you trust it")
 
 
 def _line(error: Exception, path: Path) -> str:

@@ -1,14 +1,20 @@
 """What a bench runs: a TOML file, checked whole before any work begins."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rasura.data.canaries import PREFIX
 from rasura.errors import InputError, first_line, unknown
 from rasura.methods import method_class
+from rasura.models.build import check_harmless
 from rasura.training import Recipe
+from rasura.user_code import check_trusted
+
+LARGEST = 2**20
+"""Bytes of a grid file."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,21 @@ class Cell:
     forget: tuple[str, ...]
 
 
-def read_grid(path: Path) -> Grid:
+def read_grid(path: Path, trust: Iterable[str | Path] = ()) -> Grid:
     """A grid from a TOML file.
 
     Keys: `data`, `models`, `seeds`, `forget` (class names, or lists of them), `references`, a table `[recipe]` with
     fields of `Recipe`, and one table `[methods.NAME]` per row of the comparison: its settings, and `method = "…"`
     where NAME is no method.
 
+    Args:
+        path: the file.
+        trust: Python files that the grid may run, as data or models. It may run no others, and its models are those of
+            rasura and of installed libraries, untrained: nothing is fetched for them.
+
     Raises:
-        InputError: no such file, broken TOML, a key that is missing or unknown, or settings that a method refuses.
+        InputError: no such file, broken TOML, a key that is missing or unknown, settings that a method refuses, or a
+            Python file or a model that the user did not allow.
     """
     content = _toml(path)
     for key in ("methods", "recipe"):
@@ -71,9 +83,13 @@ def read_grid(path: Path) -> Grid:
     for key in ("data", "models", "seeds", "forget", "methods"):
         if not content.get(key):
             raise InputError(f"grid: {key!r} is missing or empty; allowed: {', '.join(known)}")
+    if not isinstance(content["data"], str):
+        raise InputError(f"grid: data = {content['data']!r}; allowed: one name or path")
+    models = tuple(_listed("models", content["models"], str))
+    _check_harmless(f"grid: {path}", content["data"], models, list(trust))
     return Grid(
-        data=str(content["data"]),
-        models=tuple(_listed("models", content["models"], str)),
+        data=content["data"],
+        models=models,
         seeds=tuple(_listed("seeds", content["seeds"], int)),
         forget=tuple(_request(one) for one in _listed("forget", content["forget"], (str, list))),
         methods={name: _method(name, settings) for name, settings in content["methods"].items()},
@@ -83,12 +99,23 @@ def read_grid(path: Path) -> Grid:
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"grid: {path} does not exist; allowed: an existing TOML file")
     try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"more than {LARGEST >> 20} MiB")
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"grid: {path} does not exist; allowed: an existing TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"grid: {path} is no TOML ({error})") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
+        raise InputError(f"grid: {path} is no TOML ({reason}); allowed: an existing TOML file") from None
+
+
+def _check_harmless(source: str, data: str, models: Iterable[str], trust: list[str | Path]) -> None:
+    while data.startswith(PREFIX):
+        data = data.removeprefix(PREFIX).partition(":")[2]
+    check_trusted(source, data, trust)
+    for model in models:
+        check_harmless(source, model, trust)
 
 
 def _listed(key: str, values: Any, kind: Any) -> list[Any]:

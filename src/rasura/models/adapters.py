@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import json
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.errors import InputError, first_line
-from rasura.files import hash_of_file, ordinary, read_json, write_json
+from rasura.files import hash_of_file, hash_of_json, ordinary, read_json, write_json
 from rasura.models.card import card_of, hash_of_model, with_card
+from rasura.models.header import shapes_in
 from rasura.models.logits import device_of
 from rasura.randomness import seeded
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 NOTE = "adapter.json"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+DESCRIBING = {"peft_version", "base_model_name_or_path", "inference_mode"}
+"""Fields of PEFT's file that say where an adapter comes from, and change nothing of what it does."""
 _ATTRIBUTE = "_rasura_adapter"
 
 
@@ -77,19 +81,21 @@ def with_new_adapter(model: nn.Module, ranks: Mapping[str, int], seed: int) -> "
         ranks: the rank of each layer's adapter, by the layer's name.
         seed: of the adapters' first weights.
     """
-    peft = _peft()
-    exact = {f"^{re.escape(name)}$": rank for name, rank in ranks.items()}
-    highest = max(ranks.values())
-    config = peft.LoraConfig(
-        r=highest,
-        lora_alpha=highest,
-        rank_pattern=exact,
-        alpha_pattern=exact,
-        target_modules="|".join(re.escape(name) for name in ranks),
-    )
     with _quiet(), seeded(seed, device_of(model)):
-        adapted = peft.get_peft_model(model, config)
+        adapted = _peft().get_peft_model(model, _config(ranks))
     return adapted.eval()
+
+
+def _config(ranks: Mapping[str, int]) -> Any:
+    """PEFT's `LoraConfig` for these ranks; it names layers whole, where PEFT's lists match the ends of names."""
+    highest, exact = max(ranks.values()), {_exact(name): rank for name, rank in ranks.items()}
+    names = "|".join(re.escape(name) for name in sorted(ranks))
+    alphas = {"lora_alpha": highest, "alpha_pattern": dict(exact)}
+    return _peft().LoraConfig(r=highest, rank_pattern=exact, target_modules=names, **alphas)
+
+
+def _exact(name: str) -> str:
+    return f"^{re.escape(name)}$"
 
 
 @contextmanager
@@ -113,28 +119,28 @@ def without_adapters(adapted: "PeftModel") -> nn.Module:
 def with_adapters(model: nn.Module, folders: Sequence[str | Path]) -> "PeftModel":
     """A copy of a base model that carries stored adapters, all active: what they say is added up.
 
+    Only the ranks of the layers and the matrices are taken from a folder. What else its `adapter_config.json` says is
+    compared with what rasura writes, and handed to nobody: it could name code, patterns without end, or other models.
+
     Args:
         model: the very model that each of the adapters was trained on.
         folders: what `write_adapter` wrote.
 
     Raises:
-        InputError: no adapter in a folder, a damaged or changed one, one of another base model, or one given twice.
+        InputError: no adapter in a folder, a damaged or changed one, one that rasura did not write, one of another base
+            model, or one given twice.
     """
-    peft = _peft()
     notes = [_note(Path(folder), model) for folder in folders]
     _check_each_once(folders)
     net, names = copy.deepcopy(model), [f"forgetting_{number}" for number in range(1, len(folders) + 1)]
-    try:
-        with _quiet():
-            adapted = peft.PeftModel.from_pretrained(net, str(folders[0]), adapter_name=names[0])
-            for folder, name in zip(folders[1:], names[1:], strict=True):
-                adapted.load_adapter(str(folder), adapter_name=name)
-            adapted.base_model.set_adapter(names)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        said = f"{', '.join(map(str, folders))} cannot be loaded ({first_line(error)})"
-        raise InputError(f"adapter: {said}; allowed: folders as rasura wrote them") from None
-    for folder, name in zip(folders, names, strict=True):
-        _check_complete(adapted, name, Path(folder))
+    configs = [_config(_ranks_in(Path(folder), model)) for folder in folders]
+    with _quiet(), seeded(0, device_of(model)):
+        adapted = _peft().get_peft_model(net, configs[0], adapter_name=names[0])
+        for name, config in zip(names[1:], configs[1:], strict=True):
+            adapted.add_adapter(name, config)
+        for name, folder in zip(names, folders, strict=True):
+            _fill(adapted, name, Path(folder) / WEIGHTS)
+        adapted.base_model.set_adapter(names)
     card = card_of(model)
     for note in notes:
         card = card.after(note["history"]) if note["history"] else card
@@ -162,8 +168,9 @@ def write_adapter(model: nn.Module, folder: Path) -> None:
     with ordinary(folder / WEIGHTS):
         save_file({name: tensor.contiguous() for name, tensor in adapter.weights.items()}, folder / WEIGHTS)
     history = card_of(model).history
-    note = {"format": 1, "base": adapter.base, "history": history[-1] if history else None}
-    write_json(folder / NOTE, {**note, "sha256": hash_of_file(folder / WEIGHTS)})
+    digests = {name: hash_of_file(folder / name) for name in (CONFIG, WEIGHTS)}
+    note = {"format": 2, "base": adapter.base, "history": history[-1] if history else None, "sha256": digests}
+    write_json(folder / NOTE, {**note, "hash": hash_of_json(note)})
 
 
 def weights_of_adapter(adapted: "PeftModel") -> dict[str, Tensor]:
@@ -188,14 +195,59 @@ def _note(folder: Path, model: nn.Module) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise InputError(f"adapter: {folder} holds no {name}; allowed: the adapter/ folder of rasura forget rfa")
     note, found = read_json(folder / NOTE), hash_of_model(model)
+    _check_unchanged(note, folder)
     if note.get("base") != found:
         raise InputError(
             f"adapter: {folder} is of another base model (hash {note.get('base')}); allowed: one of this model, {found}"
         )
-    written = note.get("sha256")  # older folders have none
-    if written not in (None, hash_of_file(folder / WEIGHTS)):
-        raise InputError(f"adapter: {folder / WEIGHTS} was changed or damaged; allowed: the file as rasura wrote it")
     return note
+
+
+def _check_unchanged(note: dict[str, Any], folder: Path) -> None:
+    digests = note.get("sha256")
+    if not isinstance(digests, dict) or not isinstance(note.get("history"), dict | None):
+        raise InputError(
+            f"adapter: {folder / NOTE} holds no hashes of {CONFIG} and {WEIGHTS}; allowed: the file as rasura wrote it"
+        )
+    rest = {field: value for field, value in note.items() if field != "hash"}
+    changed = [NOTE] if note.get("hash") != hash_of_json(rest) else []
+    changed += [name for name in (CONFIG, WEIGHTS) if digests.get(name) != hash_of_file(folder / name)]
+    if changed:
+        raise InputError(f"adapter: {folder / changed[0]} was changed or damaged; allowed: the file as rasura wrote it")
+
+
+def _ranks_in(folder: Path, model: nn.Module) -> dict[str, int]:
+    """The rank of each layer's adapter, from a configuration that says nothing else than ours do."""
+    found = read_json(folder / CONFIG)
+    given = found.get("rank_pattern")
+    given = given if isinstance(given, dict) else {}
+    ranks = {name: given[_exact(name)] for name, _ in model.named_modules() if _exact(name) in given}
+    for name, rank in ranks.items():
+        weight = getattr(model.get_submodule(name), "weight", None)
+        most = largest_rank(model.get_submodule(name)) if isinstance(weight, Tensor) and weight.ndim > 1 else 0
+        if type(rank) is not int or not 1 <= rank <= most:
+            raise InputError(f"adapter: rank {rank!r} of {name} in {folder / CONFIG}; allowed: 1 to {most}")
+    if not ranks:
+        raise InputError(f"adapter: {folder / CONFIG} gives no layer of the model a rank; allowed: as rasura writes it")
+    ours = json.loads(json.dumps(_config(ranks).to_dict(), default=list))
+    for field, value in found.items():
+        if field not in DESCRIBING and value != ours.get(field) and (value or field in ours):
+            said = f"{field} = {str(value)[:100]!r} in {folder / CONFIG}"
+            raise InputError(f"adapter: {said}; allowed: {ours.get(field)!r}, as rasura writes it")
+    return ranks
+
+
+def _fill(adapted: "PeftModel", name: str, weights: Path) -> None:
+    _check_complete(adapted, name, weights)
+    try:
+        tensors = load_file(weights)
+        _peft().set_peft_model_state_dict(adapted, tensors, adapter_name=name)
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        said = f"{weights} cannot be loaded ({first_line(error)})"
+        raise InputError(f"adapter: {said}; allowed: the file as rasura wrote it") from None
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise InputError(f"adapter: {broken[0]} in {weights} holds NaN or infinite weights; allowed: finite weights")
 
 
 def _check_each_once(folders: Sequence[str | Path]) -> None:
@@ -206,13 +258,13 @@ def _check_each_once(folders: Sequence[str | Path]) -> None:
         seen.add(folder)
 
 
-def _check_complete(adapted: "PeftModel", name: str, folder: Path) -> None:
+def _check_complete(adapted: "PeftModel", name: str, weights: Path) -> None:
     """peft leaves a matrix that the file lacks at its fresh value, and says nothing of one that it has no place for."""
     wanted = set(_peft().get_peft_model_state_dict(adapted, adapter_name=name))
-    odd = sorted(wanted ^ set(load_file(folder / WEIGHTS)))
+    odd = sorted(wanted ^ set(shapes_in(weights)))
     if odd:
         how = "lacks" if odd[0] in wanted else "also has"
-        raise InputError(f"adapter: {folder / WEIGHTS} {how} {odd[0]}; allowed: the matrices that {CONFIG} asks for")
+        raise InputError(f"adapter: {weights} {how} {odd[0]}; allowed: the matrices that {CONFIG} asks for")
 
 
 def _plain(net: nn.Module) -> nn.Module:

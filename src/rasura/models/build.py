@@ -2,7 +2,8 @@
 
 import importlib
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from rasura.errors import InputError, first_line, unknown
+from rasura.models.hub_config import check_config, most_values
+from rasura.models.outline import at_most, room
 from rasura.models.text import TEXT_ZOO
 from rasura.models.zoo import ZOO
-from rasura.user_code import imported
+from rasura.user_code import check_trusted, imported
 
 FAMILIES = {
     "timm:NAME": "a model of timm, e.g. timm:resnet18,pretrained=true",
@@ -21,6 +24,9 @@ FAMILIES = {
     "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
 }
 """Names that lead outside the package, with what they mean."""
+
+FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights"}
+"""Options of timm and torchvision that fetch or read weights."""
 
 
 def build_model(architecture: str, classes: int, channels: int | None = None, size: int | None = None) -> nn.Module:
@@ -34,24 +40,30 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
         size: image side in pixels.
 
     Raises:
-        InputError: unknown name (with the nearest one), unknown option, or a value that the builder refuses.
+        InputError: unknown name (with the nearest one), unknown option, a value that the builder refuses, or more
+            weights than a quarter of the machine's memory holds.
 
     >>> sum(p.numel() for p in build_model("resnet8,width=8", classes=10, channels=1, size=28).parameters())
     19498
     """
     name, options = parse_architecture(architecture)
     given = {"classes": classes, "channels": channels, "size": size}
+    if ".py:" in name:
+        return _call(_function_in(name), name, given, options)
+    with at_most(room(), architecture, "a quarter of this machine's memory"):
+        return _built(name, given, options)
+
+
+def _built(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
     if name in ZOO:
-        if channels is None or size is None:
+        if given["channels"] is None or given["size"] is None:
             raise InputError(f"model: {name!r} takes images; allowed: data whose inputs have shape [C, H, H]")
         return _call(ZOO[name], name, given, options)
     if name in TEXT_ZOO:
-        if channels is not None:
+        if given["channels"] is not None:
             raise InputError(f"model: {name!r} takes texts; allowed: data whose inputs are tokens")
         return _call(TEXT_ZOO[name], name, given, options)
     family, colon, rest = name.partition(":")
-    if name.partition(".py:")[1]:
-        return _call(_function_in(name), name, given, options)
     if colon and family in _LIBRARIES:
         return _LIBRARIES[family](rest, given, options)
     raise unknown("model", name, [*ZOO, *TEXT_ZOO, *FAMILIES])
@@ -71,6 +83,33 @@ def parse_architecture(architecture: str) -> tuple[str, dict[str, Any]]:
             raise InputError(f"model: {pair!r} in {architecture!r}; allowed: NAME[,option=value…]")
         options[key.strip()] = _typed(value.strip())
     return name.strip(), options
+
+
+def check_harmless(source: str, architecture: str, trust: Iterable[str | Path]) -> None:
+    """Refuse an architecture in a file from someone else that would run code, read other files or ask the Hub.
+
+    What passes: our own nets, and the architectures of timm and torchvision by their plain names, with numbers as
+    options: their builders take words that load files or code.
+
+    Args:
+        source: the file that names it, for the message.
+        architecture: what it names.
+        trust: Python files that may run; what their functions are given is theirs to check.
+
+    Raises:
+        InputError: anything else.
+    """
+    name, options = parse_architecture(architecture)
+    check_trusted(source, name, trust)
+    family, colon, inner = name.partition(":")
+    if ".py:" in name or not colon:
+        return
+    allowed = "allowed: naming the architecture yourself, or a FILE.py:FUNCTION with --trust FILE.py, if you trust it"
+    if family == "hf" or not re.fullmatch(r"[\w.]+", inner):
+        raise InputError(f"architecture: {source} wants to load {name}; {allowed}")
+    for key, value in options.items():
+        if key in FETCHING or type(value) not in (int, float):
+            raise InputError(f"architecture: {source} wants to hand {key}={value} to {name}; {allowed}")
 
 
 def _typed(text: str) -> bool | int | float | str:
@@ -94,7 +133,12 @@ def _call(builder: Callable[..., Any], name: str, given: dict[str, Any], options
         default = declared[key].default
         if isinstance(default, int) and type(value) is not type(default):
             raise InputError(f"{key}: {value!r}; allowed: a value like the default, {default!r}")
-    model = builder(**{key: value for key, value in given.items() if key in declared}, **options)
+    try:
+        model = builder(**{key: value for key, value in given.items() if key in declared}, **options)
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        if ".py:" in name:
+            raise
+        raise InputError(f"model: {name} refuses {options} ({first_line(error)}); allowed: smaller numbers") from None
     if not isinstance(model, nn.Module):
         raise InputError(f"model: {name} returned {type(model).__name__}; allowed: an nn.Module")
     return model
@@ -130,6 +174,8 @@ def _torchvision(name: str, given: dict[str, Any], options: dict[str, Any]) -> n
 def _made(builder: Callable[..., nn.Module], name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
     try:
         return builder(name.partition(":")[2], **given, **options)
+    except InputError:
+        raise
     except (TypeError, ValueError, AssertionError, RuntimeError, OSError) as error:
         reason = first_line(error)
         raise InputError(
@@ -148,8 +194,18 @@ def load_hugging_face(name: str, **options: Any) -> nn.Module:
     """A Hugging Face image or text classifier; weights come from safetensors only, and no remote code runs.
 
     Raises:
-        InputError: no such folder or name, another task than classification, or weights that are only pickled.
+        InputError: no such folder or name, another task than classification, weights that are only pickled, or a
+            folder that asks for code, for other files, or for a larger net than its weights fill.
     """
+    most, reason = room(), "a quarter of this machine's memory"
+    if (Path(name) / "config.json").is_file():
+        check_config(Path(name))
+        most, reason = most_values(Path(name))
+    with at_most(most, f"hf:{name}", reason):
+        return _from_transformers(name, options)
+
+
+def _from_transformers(name: str, options: dict[str, Any]) -> nn.Module:
     transformers = _library("transformers")
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
@@ -158,7 +214,9 @@ def load_hugging_face(name: str, **options: Any) -> nn.Module:
             transformers.AutoModelForImageClassification if images else transformers.AutoModelForSequenceClassification
         )
         return kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
-    except (ImportError, OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except InputError:
+        raise
+    except (ImportError, OSError, TypeError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
         reason = first_line(error)
         raise InputError(f"model: hf:{name} does not load ({reason}); allowed: a classifier in safetensors") from None
 

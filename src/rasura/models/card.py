@@ -52,6 +52,8 @@ class Card:
         try:
             known = {name: content[name] for name in Card.__dataclass_fields__}
             shape = known["input_shape"]
+            if not all(isinstance(known[name], list) for name in ("classes", "mean", "std", "history")):
+                raise TypeError("classes, mean, std, history: lists")
             return Card(
                 architecture=None if known["architecture"] is None else str(known["architecture"]),
                 classes=tuple(str(name) for name in known["classes"]),
@@ -62,7 +64,7 @@ class Card:
                 training=dict(known["training"]),
                 history=tuple(dict(entry) for entry in known["history"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"model.json: not a model card ({error!r}); allowed: a file as rasura wrote it") from None
 
     def after(self, entry: dict[str, Any]) -> "Card":

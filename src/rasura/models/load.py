@@ -2,6 +2,7 @@
 
 import errno
 import pickle
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, locked, ordinary, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
-from rasura.models.build import build_model, load_hugging_face, parse_architecture
+from rasura.models.build import build_model, check_harmless, load_hugging_face, parse_architecture
 from rasura.models.card import Card, card_of, with_card
+from rasura.models.header import check_archive, check_file, shapes_in, unreadable
+from rasura.models.outline import at_most, outline, room
 from rasura.models.zoo import ZOO
 from rasura.sealed import check_model_folder
 
@@ -50,7 +53,12 @@ def write_model(model: nn.Module, folder: Path) -> None:
         write_adapter(model, folder / ADAPTER)
 
 
-def load_model(path: str | Path, architecture: str | nn.Module | None = None, like: Card | None = None) -> nn.Module:
+def load_model(
+    path: str | Path,
+    architecture: str | nn.Module | None = None,
+    like: Card | None = None,
+    trust: Iterable[str | Path] = (),
+) -> nn.Module:
     """Load a trained classifier, in eval mode.
 
     Args:
@@ -59,20 +67,23 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
         architecture: what the weights are for: a name that `build_model` takes, or a module to be filled. Model
             folders know their own; files of weights need one.
         like: a card that says classes and input shape for a file of weights.
+        trust: Python files that a model folder may name as its architecture; it may run no others.
 
     Raises:
         InputError: nothing there, truncated or pickled weights, weights that do not fit the architecture, or a
-            folder that would run a Python file, or hand words to a library's builder, which you did not name yourself
-            as `architecture`.
+            folder that would run a Python file that is not among `trust`, ask the Hub, or hand words to a library's
+            builder, unless you name that as `architecture` yourself.
     """
     path = Path(path)
     check_model_folder(path)
     if (path / DESCRIPTION).is_file():
-        card = _card_in(path)
-        state = read_weights(path / WEIGHTS)
-        if architecture is None and card.architecture is None:
-            raise InputError(f"architecture: {path} does not name one; allowed: the module, or FILE.py:FUNCTION")
-        return _filled(architecture or _harmless(card.architecture or "", path), card, state, path)
+        content = read_json(path / DESCRIPTION)
+        card = Card.from_json(content)
+        if architecture is None:
+            architecture = _harmless(card.architecture, path, trust)
+            _check_fit(replace(card, architecture=architecture), path)
+        _check_hash(path / WEIGHTS, content.get("sha256"))
+        return _filled(architecture, card, read_weights(path / WEIGHTS), path)
     if (path / "config.json").is_file():
         return load_hugging_face(str(path)).eval()
     if path.is_file():
@@ -84,7 +95,7 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
     raise InputError(f"model: {path} holds none; allowed: a model folder, a Hugging Face folder, a file of weights")
 
 
-UNREADABLE = (RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError)
+UNREADABLE = (RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError, MemoryError)
 """What `torch.load` raises on files of something else: text, pictures, cut archives."""
 
 
@@ -92,18 +103,20 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a file, without unpickling anything but plain tensors.
 
     Raises:
-        InputError: missing, truncated, or holding objects other than tensors (which could run code).
+        InputError: missing, truncated, compressed, or holding objects other than tensors (which could run code).
     """
-    if not path.is_file():
-        raise InputError(f"model: {path} does not exist; allowed: an existing file of weights")
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(f"model: {path} holds objects that could run code; allowed: tensors only") from None
+    except InputError:
+        raise
     except (*UNREADABLE, SafetensorError) as error:
-        raise InputError(f"model: {path} is truncated or not a file of weights ({first_line(error)})") from None
+        raise unreadable(path, error) from None
     return _state_in(content, path)
 
 
@@ -136,30 +149,36 @@ def fresh_model(card: Card) -> nn.Module:
     return with_card(build_model(card.architecture, len(card.classes), shape[0], shape[1]), card)
 
 
-def _card_in(folder: Path) -> Card:
-    content = read_json(folder / DESCRIPTION)
-    card = Card.from_json(content)
-    if not (folder / WEIGHTS).is_file():
-        raise InputError(f"model: {folder / WEIGHTS} does not exist; allowed: a complete model folder")
-    if content.get("sha256") != hash_of_file(folder / WEIGHTS):
-        raise InputError(f"model: {folder / WEIGHTS} is truncated or changed (its hash is not the one in model.json)")
-    return card
-
-
-def _harmless(architecture: str, path: Path) -> str:
-    """The architecture that a folder names; refused if building it could run code or fetch more than is filled anyway.
-
-    Folders come from strangers. Builders of libraries take options that load files or code: only numbers pass.
-    """
-    name, options = parse_architecture(architecture)
-    options.pop("pretrained", None)  # the folder's own weights replace these
-    words = [key for key, value in options.items() if name not in ZOO and type(value) not in (int, float)]
-    if ".py:" in name or words:
-        what = f"run {name}" if ".py:" in name else f"hand {words[0]}={options[words[0]]} to {name}"
+def _check_hash(weights: Path, sha256: Any) -> None:
+    check_file(weights)
+    if sha256 != hash_of_file(weights):
         raise InputError(
-            f"architecture: {path} wants to {what}; allowed: naming the architecture yourself, if you trust it"
+            f"model: {weights} is truncated or changed (its hash is not the one in model.json); allowed: as written"
         )
-    return ",".join([name, *(f"{key}={value}" for key, value in options.items())])
+
+
+def _harmless(architecture: str | None, path: Path, trust: Iterable[str | Path]) -> str:
+    """The architecture that a folder names, without the wish for trained weights: the folder's own replace these."""
+    if architecture is None:
+        raise InputError(f"architecture: {path} does not name one; allowed: the module, or FILE.py:FUNCTION")
+    name, options = parse_architecture(architecture)
+    plain = ",".join([name, *(f"{key}={value}" for key, value in options.items() if key != "pretrained")])
+    check_harmless(str(path), plain, trust)
+    return plain
+
+
+def _check_fit(card: Card, folder: Path) -> None:
+    """Compare the net that a folder describes with the header of its weights, before either takes memory."""
+    assert card.architecture is not None
+    found = shapes_in(folder / WEIGHTS)
+    if ".py:" in card.architecture:
+        return  # it runs once
+    declared = sum(shape.numel() for shape in found.values())
+    most, reason = min((room(), "a quarter of this machine's memory"), (2 * declared + 2**20, f"by {WEIGHTS}"))
+    with at_most(most, card.architecture, reason):
+        expected = outline(lambda: fresh_model(card))
+    if expected is not None:
+        _compare(expected, found, card.architecture, folder)
 
 
 def _filled(architecture: str | nn.Module, card: Card, state: dict[str, Tensor], path: Path) -> nn.Module:
@@ -168,21 +187,24 @@ def _filled(architecture: str | nn.Module, card: Card, state: dict[str, Tensor],
     else:
         card = replace(card, architecture=architecture)
         model = fresh_model(card)
-    expected = model.state_dict()
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if not state.keys() & expected.keys():  # saved from inside DataParallel
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    for name in sorted(expected.keys() ^ state.keys()):
-        where = "misses" if name in expected else "has an unknown"
-        raise InputError(f"model: {path} {where} tensor {name!r}; allowed: weights of {_name_of(architecture)}")
+    _compare(expected, {name: tensor.shape for name, tensor in state.items()}, _name_of(architecture), path)
     for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise InputError(
-                f"model: {name} in {path} has shape {tuple(tensor.shape)}; allowed: {tuple(expected[name].shape)}"
-            )
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"model: {name} in {path} holds NaN or infinite weights; allowed: finite weights")
     model.load_state_dict(state)
     return with_card(model.eval(), card)
+
+
+def _compare(expected: dict[str, torch.Size], found: dict[str, torch.Size], architecture: str, path: Path) -> None:
+    for name in sorted(expected.keys() ^ found.keys()):
+        where = "misses" if name in expected else "has an unknown"
+        raise InputError(f"model: {path} {where} tensor {name!r}; allowed: weights of {architecture}")
+    for name, shape in found.items():
+        if shape != expected[name]:
+            raise InputError(f"model: {name} in {path} has shape {tuple(shape)}; allowed: {tuple(expected[name])}")
 
 
 def _name_of(architecture: str | nn.Module) -> str:
