@@ -1,14 +1,56 @@
-"""How much memory a piece of work takes at its peak."""
+"""How much memory a piece of work takes at its peak, and whether a file may take what it asks for."""
 
 import contextlib
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from rasura.errors import InputError
+
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+LARGE = 2**30
+"""Bytes up to which a file may unpack to whatever it says."""
+MOST_TIMES = 100
+"""Beyond, a file may unpack to so many times its size: images pack to a tenth at best, bombs to a thousandth."""
+
+
+def check_room(field: str, size: int, packed: int | None = None) -> None:
+    """Whether a file may take the memory that it declares; to be asked before it is taken.
+
+    Args:
+        field: who asks, as the message begins.
+        size: bytes, once they are unpacked.
+        packed: bytes of the file that they are unpacked from; None for what is not packed.
+
+    Raises:
+        InputError: more bytes than the machine has memory, or more than 1 GiB and a hundred times the packed ones.
+
+    >>> check_room("npz: a.npz", 30 * 2**30, packed=30 * 2**20)
+    Traceback (most recent call last):
+    rasura.errors.InputError: npz: a.npz unpacks to 30.0 GiB, 1024 times its size; allowed: 100 times beyond 1 GiB
+    """
+    if packed is not None and size > LARGE and size > MOST_TIMES * packed:
+        times = size // max(packed, 1)
+        raise InputError(
+            f"{field} unpacks to {_gibibytes(size)}, {times} times its size; allowed: {MOST_TIMES} times beyond 1 GiB"
+        )
+    if size > _installed():
+        raise InputError(
+            f"{field} takes {_gibibytes(size)} of memory; allowed: the {_gibibytes(_installed())} of this machine"
+        )
+
+
+def _gibibytes(size: int) -> str:
+    return f"{size / LARGE:.1f} GiB"
+
+
+def _installed() -> int:
+    """Bytes of memory that the machine has; no limit where the system does not say."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else sys.maxsize
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rasura.data import unusable
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
@@ -176,6 +177,9 @@ def _filled(architecture: str | nn.Module, card: Card, state: dict[str, Tensor],
             raise InputError(
                 f"model: {name} in {path} has shape {tuple(tensor.shape)}; allowed: {tuple(expected[name].shape)}"
             )
+        if unusable(tensor) or tensor.is_floating_point() != expected[name].is_floating_point():
+            kind = unusable(tensor) or tensor.dtype
+            raise InputError(f"model: {name} in {path} is a {kind} tensor; allowed: dense {expected[name].dtype}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"model: {name} in {path} holds NaN or infinite weights; allowed: finite weights")
     model.load_state_dict(state)
