@@ -6,19 +6,23 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rasura.data._read import stratified, text_of
+from rasura.data.dataset import is_unicode
 from rasura.errors import InputError, first_line
+from rasura.memory import check_room
 
 TEXT_KEYS = ("text", "sentence", "review", "content")
 LABEL_KEYS = ("label", "labels", "class", "sentiment", "category")
 TEST_NAMES = ("test", "validation", "valid", "dev")
 SUFFIXES = (".jsonl", ".csv")
+MOST_LETTERS = 2**24
+"""Of a line or a field: texts are cut to a few hundred words, and a file without line ends is none of texts."""
 UNLABELLED = -1  # in data sets of Hugging Face, a row whose label is not told
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
@@ -162,14 +166,12 @@ def _read_classes(folders: Sequence[Path]) -> Texts:
 
 
 def _read_file(path: Path) -> Texts:
+    check_room(f"data: {path}", path.stat().st_size)
     rows = _json_lines(path) if path.suffix == ".jsonl" else _table(path)
     found = Texts([], [])
     for number, row in rows:
         text, label = (_value(row, keys, f"{path}, line {number}") for keys in (TEXT_KEYS, LABEL_KEYS))
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"data: {path}, line {number} has no text; allowed: words")
-        if not isinstance(label, (str, int)) or label == "":
-            raise InputError(f"data: {path}, line {number} has label {label!r}; allowed: a name or a whole number")
+        _check_row(text, label, f"{path}, line {number}")
         found.texts.append(text)
         found.labels.append(label)
     if not found.texts:
@@ -179,24 +181,40 @@ def _read_file(path: Path) -> Texts:
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(file, path), start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and endless brackets
+                reason = getattr(error, "msg", first_line(error))
                 raise InputError(
-                    f"data: {path}, line {number} is no JSON ({error.msg}); allowed: one object per line"
+                    f"data: {path}, line {number} is no JSON ({reason}); allowed: one object per line"
                 ) from None
             if not isinstance(row, dict):
                 raise InputError(f"data: {path}, line {number} is no object; allowed: {{'text': …, 'label': …}}")
             yield number, row
 
 
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    """The lines of a file, none of which is read beyond `MOST_LETTERS`."""
+    while line := file.readline(MOST_LETTERS + 1):
+        if len(line) > MOST_LETTERS:
+            raise InputError(f"data: {path} has a line of more than {MOST_LETTERS} letters; allowed: one text per line")
+        yield line
+
+
 def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    csv.field_size_limit(2**31 - 1)
+    usual = csv.field_size_limit(MOST_LETTERS)
+    try:
+        yield from _table_rows(path)
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(_lines(file, path))
         try:
             for row in reader:
                 if None in row or None in row.values():  # so DictReader marks fields too many and too few
@@ -207,6 +225,15 @@ def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 yield reader.line_num, row
         except csv.Error as error:
             raise InputError(f"data: {path}, line {reader.line_num} cannot be read ({error}); allowed: CSV") from None
+
+
+def _check_row(text: Any, label: Any, place: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"data: {place} has no text; allowed: words")
+    if not is_unicode(text):
+        raise InputError(f"data: {place} has half of a character in its text; allowed: valid Unicode")
+    if isinstance(label, bool) or not isinstance(label, (str, int)) or label == "":
+        raise InputError(f"data: {place} has label {label!r}; allowed: a name or a whole number")
 
 
 def _value(row: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
@@ -257,14 +284,12 @@ def _columns(dataset: Any, source: str) -> Texts:
 
 def _check_rows(found: Texts, where: str, unlabelled: Sequence[Any]) -> None:
     for row, (text, label) in enumerate(zip(found.texts, found.labels, strict=True)):
+        place = f"{where}, row {row} (from 0)"
         if not isinstance(text, str):
-            raise InputError(f"data: {where}, row {row} (from 0) has text {text!r}; allowed: a string")
+            raise InputError(f"data: {place} has text {text!r}; allowed: a string")
         if label in unlabelled:
-            raise InputError(f"data: {where}, row {row} (from 0) has no label; allowed: a label in every row")
-        if not isinstance(label, (str, int)):
-            raise InputError(
-                f"data: {where}, row {row} (from 0) has label {label!r}; allowed: a name or a whole number"
-            )
+            raise InputError(f"data: {place} has no label; allowed: a label in every row")
+        _check_row(text, label, place)
 
 
 # -------------------------------------------------------------------------------------------------- shared
@@ -291,7 +316,7 @@ def _joined(train: Texts, test: Texts) -> ReadTexts:
 def _numbers(labels: Sequence[str | int]) -> tuple[list[int], tuple[str, ...]]:
     """Numbers in place of names, in the order of the alphabet; labels that are whole numbers, in their own order."""
     names = [str(label) for label in labels]
-    if all(re.fullmatch(r"-?\d+", name) for name in names):
+    if all(re.fullmatch(r"-?\d{1,18}", name) for name in names):
         names = [str(int(name)) for name in names]  # "01" is the class 1
         classes = tuple(sorted(set(names), key=int))
     else:

@@ -127,6 +127,11 @@ class Data:
         raise unknown("class", one, self.classes)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether every character is whole: JSON can hold halves, and names of files in another encoding become such."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def whole(value: Any) -> int | None:
     """A whole number of any library as int; None for all else, as rounding 1.7 or True would hide a mistake."""
     try:
@@ -196,15 +201,10 @@ def _check_finite(part: str, inputs: Inputs) -> None:
 
 def _check_names(classes: tuple[str, ...]) -> None:
     for name in classes:
-        if not isinstance(name, str) or not name.strip() or _is_no_unicode(name):
-            raise InputError(f"classes: {name!r} is no name; allowed: text that is not blank")
+        if not isinstance(name, str) or not name.strip() or not is_unicode(name):
+            raise InputError(f"classes: {name!r} is no name; allowed: valid Unicode that is not blank")
     if len(set(classes)) < len(classes):
         raise InputError(f"classes: {_twice(classes)!r} is named twice; allowed: different names")
-
-
-def _is_no_unicode(text: str) -> bool:
-    """Whether it holds half of a character, as names of files in another encoding do."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _named(classes: Sequence[str] | None, parts: list[Examples]) -> tuple[str, ...]:
