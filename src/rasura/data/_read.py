@@ -1,5 +1,6 @@
 """What every reader returns: images and labels of two parts, and the class names. Nothing is ever unpickled."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,11 @@ def stratified(labels: NDArray[np.int64], share: float) -> tuple[NDArray[np.int6
 def class_numbers_of(*parts: Part) -> tuple[str, ...]:
     """Class names for labels without names: their numbers."""
     return numbered(max(int(part.labels.max(initial=0)) for part in parts) + 1)
+
+
+def path_of(text: str | Path) -> Path:
+    """A path as it was written; ~ stands for the home folder, where there is one."""
+    return Path(os.path.expanduser(text))
 
 
 def text_of(path: Path) -> str:

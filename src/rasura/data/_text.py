@@ -1,18 +1,15 @@
-"""Labelled texts from files (.jsonl, .csv, .txt) and Hugging Face data sets, and their tokens."""
+"""Labelled texts from files (.jsonl, .csv, .txt) and Hugging Face data sets."""
 
 import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from rasura.data._read import stratified, text_of
+from rasura.data._read import path_of, stratified, text_of
 from rasura.data.dataset import is_unicode
 from rasura.errors import InputError, first_line
 from rasura.memory import check_room
@@ -24,10 +21,6 @@ SUFFIXES = (".jsonl", ".csv")
 MOST_LETTERS = 2**24
 """Of a line or a field: texts are cut to a few hundred words, and a file without line ends is none of texts."""
 UNLABELLED = -1  # in data sets of Hugging Face, a row whose label is not told
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-
-Tokens = dict[str, Tensor]
-Tokenise = Callable[[Sequence[str]], Tokens]
 
 
 class Texts(NamedTuple):
@@ -58,7 +51,7 @@ def read_texts(source: str) -> ReadTexts:
     Raises:
         InputError: nothing there, columns, texts or labels missing, or rows that cannot be read.
     """
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_file():
         return _split(_read_file(path))
     if path.is_dir() and any(part_of(path, ("train",))):
@@ -72,66 +65,6 @@ def part_of(folder: Path, names: Iterable[str]) -> Iterator[Path]:
     """Files of a folder that are called like one of the names."""
     for name in names:
         yield from (path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file())
-
-
-def tokeniser(name: str | None, words: int, length: int, texts: Sequence[str]) -> Tokenise:
-    """A function that turns texts into `input_ids` and `attention_mask`, both int64 `[N, length]`.
-
-    Args:
-        name: a tokenizer of transformers: a folder, or a name on the Hub; None: whole words, the most frequent ones of
-            `texts`, in lower case.
-        words: without a name, how many tokens there are, among them four special ones.
-        length: tokens per text; longer texts are cut, shorter ones padded.
-        texts: the training texts.
-
-    Raises:
-        InputError: no such tokenizer, or one that cannot pad.
-    """
-    return _words(words, length, texts) if name is None else _pretrained(name, length)
-
-
-def _pretrained(name: str, length: int) -> Tokenise:
-    try:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"tokenizer: {name} does not load ({first_line(error)}); allowed: a folder, a name") from None
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        raise InputError(f"tokenizer: {name} has no token to pad with; allowed: one with a pad or an end token")
-
-    def tokenise(texts: Sequence[str]) -> Tokens:
-        found = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length)
-        return {key: torch.tensor(found[key]) for key in ("input_ids", "attention_mask")}
-
-    return tokenise
-
-
-def _words(words: int, length: int, texts: Sequence[str]) -> Tokenise:
-    try:
-        from tokenizers import normalizers, pre_tokenizers
-    except ImportError:
-        raise InputError("data: texts need transformers; allowed: pip install 'rasura[text]'") from None
-    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-
-    def split(text: str) -> list[str]:
-        return [piece for piece, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
-
-    counts = Counter(piece for text in texts for piece in split(text))
-    ordered = sorted(counts, key=lambda piece: (-counts[piece], piece))  # ties by name: the same texts, the same words
-    numbers = {piece: number for number, piece in enumerate((*SPECIAL, *ordered[: words - len(SPECIAL)]))}
-    pad, unknown, start, end = range(len(SPECIAL))
-
-    def tokenise(texts: Sequence[str]) -> Tokens:
-        ids = torch.full((len(texts), length), pad)
-        for row, text in enumerate(texts):
-            found = [start, *(numbers.get(piece, unknown) for piece in split(text)[: length - 2]), end]
-            ids[row, : len(found)] = torch.tensor(found)
-        return {"input_ids": ids, "attention_mask": (ids != pad).long()}
-
-    return tokenise
 
 
 # ------------------------------------------------------------------------------------------------- sources
@@ -260,9 +193,9 @@ def _parts(source: str) -> Mapping[Any, Any]:
     try:
         import datasets
 
-        saved = Path(source).expanduser()
+        saved = path_of(source)
         found = datasets.load_from_disk(str(saved)) if saved.is_dir() else datasets.load_dataset(source)
-    except (ImportError, OSError, ValueError, RuntimeError, KeyError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         allowed = "a .jsonl or .csv file, a folder with train.jsonl or train/CLASS/*.txt, a data set of Hugging Face"
         raise InputError(f"data: {source} does not load ({first_line(error)}); allowed: {allowed}") from None
     parts: Mapping[Any, Any] = found if isinstance(found, Mapping) else {"train": found}
