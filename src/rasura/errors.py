@@ -7,6 +7,9 @@ from difflib import get_close_matches
 class InputError(ValueError):
     """What was given cannot be used. The message is one line: field, value, what is allowed."""
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # names and words of others may hold line breaks
+
 
 def unknown(field: str, value: object, allowed: Iterable[str]) -> InputError:
     """An error for a name that is not among the allowed ones; it leads with the nearest name.

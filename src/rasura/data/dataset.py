@@ -171,7 +171,7 @@ def _check_examples(part: str, examples: Examples, classes: int) -> None:
     inputs, _ = examples.batch(torch.arange(1))
     if are_images(inputs) and not inputs.is_floating_point():
         raise InputError(
-            f"{part}: images of {inputs.dtype}; allowed: floats, as standardise or the data set's own transform gives"
+            f"{part}: images of {inputs.dtype}; allowed: floats, as of Standardise(mean, std) or the data's transform"
         )
     if isinstance(examples.source, (Tensor, dict)):
         _check_finite(part, examples.source)

@@ -45,7 +45,7 @@ def as_tensor(field: str, values: Any) -> Tensor:
     try:
         if hasattr(values, "__array__") and not isinstance(values, Tensor):
             values = np.require(values, requirements=["C", "W"])
-        tensor = torch.as_tensor(values)
+        tensor = torch.as_tensor(values).detach()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(
             f"{field}: this {type(values).__name__} makes no tensor ({first_line(error)}); allowed: numbers"
@@ -53,6 +53,7 @@ def as_tensor(field: str, values: Any) -> Tensor:
     kind = unusable(tensor)
     if kind:
         raise InputError(f"{field}: a {kind} tensor; allowed: a dense tensor of real numbers that holds its values")
+    tensor = tensor.cpu()  # where the rows of batches lie
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
