@@ -60,7 +60,7 @@ def measured(data_name: str, count: int, folder: Path) -> tuple[Scores, Measured
             model = train_run(data, architecture, recipe, (name,), seed, home / f"retrained-{seed}", progress)
             honest.append(measure(model, probe, anchor, 0, progress))
         kept = measure(original, probe, anchor, 0, progress)
-    labels, rows = probe.labels.numpy().astype(np.int16), probe.rows.numpy()
+    labels, rows = probe.labels.numpy().astype(np.int32), probe.rows.numpy()
     table = Scores(labels, rows, probe.forget_classes, data.classes, {})
     return with_models(table, {MODEL: honest[0], ORIGINAL: kept}), kept, honest
 

@@ -15,11 +15,11 @@ DECODERS = [OUTPUT, LINEAR, FEW_SHOT, "unwrapped", BIAS, HEAD_SWAP]
 
 
 def said(decoder: str, answers: list[int], layer: str = "output", shots: int = 0, draw: int = 0) -> Decoded:
-    return Decoded(decoder, layer, shots, draw, np.array(answers, dtype=np.int16))
+    return Decoded(decoder, layer, shots, draw, np.array(answers, dtype=np.int32))
 
 
 def table(models: dict[str, list[Decoded]], labels: list[int], forget=(0,), classes=("a", "b", "c")) -> Scores:
-    return Scores(np.array(labels, dtype=np.int16), np.arange(len(labels)), forget, classes, models)
+    return Scores(np.array(labels, dtype=np.int32), np.arange(len(labels)), forget, classes, models)
 
 
 def numbers(value: np.ndarray | None) -> list[float] | None:
@@ -79,13 +79,13 @@ def tables(draw) -> Scores:
     members = {model: pairs_of(pairs, at) for at, model in enumerate(models)} if pairs else {}
     whole_request = () if pairs and draw(st.booleans()) else tuple(sorted(forget))
     rest = (whole_request, tuple(names), models, untrained, members)
-    return Scores(np.array(labels, np.int16), np.array(rows), *rest)
+    return Scores(np.array(labels, np.int32), np.array(rows), *rest)
 
 
 def pairs_of(count: int, seed: int) -> Members:
     generator = np.random.default_rng(seed)
     values = {name: generator.normal(size=(2, count)).astype(np.float32) for name in ("loss", "attack")}
-    return Members(np.arange(count) + 3, np.arange(count), np.zeros(count, np.int16), values)
+    return Members(np.arange(count) + 3, np.arange(count), np.zeros(count, np.int32), values)
 
 
 @given(tables())
@@ -101,7 +101,7 @@ def test_the_file_is_a_plain_table_with_a_row_per_scored_example(tmp_path):
         MODEL: [said(OUTPUT, [0, 1, 2]), said(FEW_SHOT, [-1, 1, -1], HEAD_INPUT, 5, 3)],
         ORIGINAL: [said(OUTPUT, [0, 0, 0])],
     }
-    scores = Scores(np.array([0, 1, 2], np.int16), np.array([4, 7, 9]), (1,), ("a", "b", "c"), models)
+    scores = Scores(np.array([0, 1, 2], np.int32), np.array([4, 7, 9]), (1,), ("a", "b", "c"), models)
     write_scores(scores, tmp_path / "scores.parquet")
     rows = parquet.read_table(tmp_path / "scores.parquet").to_pylist()
     assert len(rows) == 7

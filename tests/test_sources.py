@@ -522,8 +522,9 @@ def test_what_tiny_imagenet_lists_must_be_there_and_known(tmp_path):
 def test_folders_with_fewer_than_two_classes_are_refused(tmp_path):
     assert_refused(f"folder:{tmp_path}", "holds 0 classes; allowed: at least 2")
     write_image(tmp_path / "cat" / "1.png", 0)
-    (tmp_path / "empty").mkdir()
     assert_refused(f"folder:{tmp_path}", "holds 1 classes; allowed: at least 2")
+    (tmp_path / "empty").mkdir()
+    assert_refused(f"folder:{tmp_path}", tmp_path / "empty", "holds no images; allowed: one or more per class")
 
 
 def test_a_held_out_class_must_be_trained_on(tmp_path):

@@ -8,6 +8,9 @@ from difflib import get_close_matches
 class InputError(ValueError):
     """What was given cannot be used. The message is one line: field, value, what is allowed."""
 
+    def __init__(self, message: str):
+        super().__init__(" ".join(message.splitlines()))  # names and words of others may hold line breaks
+
 
 class FolderError(InputError):
     """A folder holds something else than it should: another run, a changed file, somebody's own work."""

@@ -283,7 +283,7 @@ def _audit_one(
 
 def _scores(probe: Probe, classes: tuple[str, ...], measured: dict[str, Measured], untrained: dict[str, Any]) -> Scores:
     return Scores(
-        labels=probe.labels.to(torch.int16).numpy(),
+        labels=probe.labels.to(torch.int32).numpy(),
         rows=probe.rows.numpy(),
         forget_classes=probe.forget_classes,
         classes=classes,

@@ -1,4 +1,4 @@
-"""How much memory the machine has, and how much a piece of work takes at its peak."""
+"""How much memory the machine has, whether a file may take what it asks for, and what a piece of work takes at most."""
 
 import contextlib
 import ctypes
@@ -9,9 +9,45 @@ from pathlib import Path
 
 import torch
 
+from rasura.errors import InputError
+
 UNTOLD = 16 * 2**30
 """Bytes of memory that a machine is taken to have if its system does not tell."""
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+LARGE = 2**30
+"""Bytes up to which a file may unpack to whatever it says."""
+MOST_TIMES = 100
+"""Beyond, a file may unpack to so many times its size: images pack to a tenth at best, bombs to a thousandth."""
+
+
+def check_room(field: str, size: int, packed: int | None = None) -> None:
+    """Whether a file may take the memory that it declares; to be asked before it is taken.
+
+    Args:
+        field: who asks, as the message begins.
+        size: bytes, once they are unpacked.
+        packed: bytes of the file that they are unpacked from; None for what is not packed.
+
+    Raises:
+        InputError: more bytes than the machine has memory, or more than 1 GiB and a hundred times the packed ones.
+
+    >>> check_room("npz: a.npz", 30 * 2**30, packed=30 * 2**20)
+    Traceback (most recent call last):
+    rasura.errors.InputError: npz: a.npz unpacks to 30.0 GiB, 1024 times its size; allowed: 100 times beyond 1 GiB
+    """
+    if packed is not None and size > LARGE and size > MOST_TIMES * packed:
+        times = size // max(packed, 1)
+        raise InputError(
+            f"{field} unpacks to {_gibibytes(size)}, {times} times its size; allowed: {MOST_TIMES} times beyond 1 GiB"
+        )
+    if size > machine_memory():
+        raise InputError(
+            f"{field} takes {_gibibytes(size)} of memory; allowed: the {_gibibytes(machine_memory())} of this machine"
+        )
+
+
+def _gibibytes(size: int) -> str:
+    return f"{size / LARGE:.1f} GiB"
 
 
 def machine_memory() -> int:

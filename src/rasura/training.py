@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rasura.data import Examples
+from rasura.data import Examples, are_images
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, check_seed, unknown
 from rasura.files import hash_of_json, put
@@ -269,7 +269,7 @@ def _shuffled(examples: Examples, recipe: Recipe, generator: torch.Generator, de
 
 
 def _images(inputs: Inputs) -> Tensor:
-    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+    if not are_images(inputs):
         raise InputError("augment: the inputs are no images; allowed: images of shape [B, C, H, W], or no augmentation")
     return inputs
 

@@ -4,7 +4,8 @@ import hashlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -29,7 +30,8 @@ def imported(field: str, path: Path) -> ModuleType:
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with beside(path):
+            spec.loader.exec_module(module)
     except Exception as error:  # whatever a user's file may raise; nothing is hidden: it is raised again
         del sys.modules[name]
         where = f"{path}{_line(error, path)}"
@@ -55,6 +57,37 @@ def check_trusted(source: str, words: str, trust: Iterable[str | Path]) -> None:
     file = words.rpartition(":")[0]
     if ".py:" in words and Path(file).expanduser().resolve() not in trusted:
         raise InputError(f"trust: {source} wants to run {file}; allowed: with --trust {file}, if you trust it")
+
+
+_FOLDERS: list[str] = []
+"""Those of the files that ran, the last one first."""
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[None]:
+    """Imports inside the block look in a file's own folder first, as those of a script do.
+
+    Later ones, inside its functions, look there after all that is installed, which stays unhidden. A neighbour that
+    another file had imported under the same name, from its own folder, is forgotten, so that this file gets its own.
+    """
+    folder = str(path.resolve().parent)
+    if folder in sys.path and folder not in _FOLDERS:
+        yield
+        return
+    _forget_neighbours(folder)
+    _FOLDERS[:] = [folder, *(one for one in _FOLDERS if one != folder)]
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path[:] = [one for one in sys.path if one not in _FOLDERS] + _FOLDERS
+
+
+def _forget_neighbours(folder: str) -> None:
+    for name, module in list(sys.modules.items()):
+        home = str(Path(getattr(module, "__file__", None) or "").parent)
+        if home in _FOLDERS and home != folder and (Path(folder) / f"{name}.py").is_file():
+            del sys.modules[name]
 
 
 def _line(error: Exception, path: Path) -> str:

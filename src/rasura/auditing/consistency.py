@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rasura.activations import Point, anatomy, tap
 from rasura.auditing.gates import Gate
 from rasura.auditing.probe import Probe
+from rasura.data import are_images
 from rasura.data.examples import Inputs
 from rasura.models import device_of, logits_of, to_device
 from rasura.training import evaluating
@@ -60,7 +61,7 @@ def _asked_otherwise(model: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Te
     head = anatomy(model, _part(inputs, slice(2))).head
     with tap(model, {Point(head): _unmoved}):
         yield "with its head watched", _odds(model, inputs)
-    if isinstance(inputs, Tensor) and inputs.ndim == 4:
+    if are_images(inputs):
         yield "with one pixel one grey level off", _odds(model, _retouched(inputs))
 
 

@@ -45,7 +45,7 @@ class Decoded:
         layer: a module's name, "head input", or "output".
         shots: labels of the forget class that the decoder got; 0 means all.
         draw: which draw of the labels; 0 where there is one only.
-        predicted: int16 `[N]`, the class said; −1 where the decoder did not score the example.
+        predicted: int32 `[N]`, the class said; −1 where the decoder did not score the example.
         value: float32 `[N]`, a number per example besides: the confidence in the answer ("output"), or the log-odds;
             None for all others.
     """
@@ -63,7 +63,7 @@ def as_decoded(
 ) -> Decoded:
     """What was said as it is kept: answers `[N]`, and numbers `[N]` if there are any."""
     numbers = None if value is None else value.float().numpy()
-    return Decoded(decoder, layer, shots, draw, said.to(torch.int16).numpy(), numbers)
+    return Decoded(decoder, layer, shots, draw, said.to(torch.int32).numpy(), numbers)
 
 
 @dataclass(frozen=True, eq=False)

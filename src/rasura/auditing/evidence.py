@@ -216,8 +216,10 @@ def _area(scores: Scores, model: str, layer: str) -> np.ndarray | None:
     curve = np.stack([row for row in rows if row is not None])
     if len(counts) == 1:
         return curve[0]
+    from scipy.integrate import trapezoid
+
     place = np.log(counts)
-    return np.trapezoid(curve, place, axis=0) / (place[-1] - place[0])
+    return trapezoid(curve, place, axis=0) / (place[-1] - place[0])
 
 
 def outputs(scores: Scores) -> dict[str, Any]:

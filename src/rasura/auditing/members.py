@@ -31,7 +31,7 @@ class Members:
     Attributes:
         train_rows: int64 `[P]`, positions of the training examples.
         held_out_rows: int64 `[P]`, positions of the held-out ones.
-        labels: int16 `[P]`, the class of both.
+        labels: int32 `[P]`, the class of both.
         values: per signal, float32 `[2, P]`: held-out example, training example; higher looks more like training.
     """
 
@@ -77,7 +77,7 @@ def remember(
     return Members(
         pairs.rows.numpy(),
         probe.rows[pairs.held_out].numpy(),
-        pairs.members.labels.to(torch.int16).numpy(),
+        pairs.members.labels.to(torch.int32).numpy(),
         {name: np.asarray(value, dtype=np.float32).reshape(2, -1) for name, value in values.items()},
     )
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rasura.auditing.gates import Gate
 from rasura.auditing.probe import Probe
 from rasura.auditing.scores import MODEL, ORIGINAL
-from rasura.data import Data, ForgetClasses, Request, describe, resolve
+from rasura.data import Data, ForgetClasses, Request, are_images, describe, resolve
 from rasura.models import card_of, device_of, logits_of
 from rasura.training import evaluating
 
@@ -81,7 +81,7 @@ def preprocessing_gate(model: nn.Module, probe: Probe, accuracy: float, original
     """
     rows = (~probe.forget).nonzero()[:, 0][:SAMPLE]
     inputs, labels = probe.examples.batch(rows)
-    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+    if not are_images(inputs):
         return None
     for name, changed in _scalings(inputs).items():
         found = _accuracy(model, changed, labels)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rasura.data import Examples
+from rasura.data import Examples, are_images
 
 SAMPLE = 500
 """Held-out images that are looked up among all training images."""
@@ -21,7 +21,7 @@ def near_copies(held_out: Examples, training: Examples) -> tuple[int, int]:
     (0, 0) for inputs that are no images. Of the images only thumbnails are held, and those that are as close.
     """
     first = held_out.batch(torch.arange(1))[0]
-    if not isinstance(first, Tensor) or first.ndim != 4:
+    if not are_images(first):
         return 0, 0
     chosen = held_out.take(torch.arange(0, len(held_out), max(1, len(held_out) // SAMPLE))[:SAMPLE])
     low, high, parts = torch.inf, -torch.inf, []
@@ -31,13 +31,12 @@ def near_copies(held_out: Examples, training: Examples) -> tuple[int, int]:
         parts.append(_thumbnails(images))
     limit = GREY_LEVELS * (high - low)
     nearest, at = _nearest(torch.cat(parts), training)
-    close = (nearest <= limit).nonzero()[:, 0]
-    found = sum(_apart(chosen, training, rows, at) <= limit for rows in close.split(1))
-    return int(found), len(chosen)
+    close = (nearest <= limit).nonzero()
+    return sum(_apart(chosen, training, row, at) <= limit for row in close), len(chosen)
 
 
 def _apart(held_out: Examples, training: Examples, row: Tensor, at: Tensor) -> float:
-    """Root mean square difference of a held-out image and the training image whose thumbnail is nearest."""
+    """Root mean square difference of a held-out image (`row` is `[1]`) and the training image of nearest thumbnail."""
     one, other = held_out.batch(row)[0], training.batch(at[row])[0]
     assert isinstance(one, Tensor) and isinstance(other, Tensor)
     return float((one - other).square().mean().sqrt())

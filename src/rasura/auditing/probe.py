@@ -80,8 +80,8 @@ def make_probe(data: Data, request: Request, seed: int) -> Probe:
     """
     parts = resolve(request, data)
     forget_classes = parts.forget_classes
-    seen = set(data.train.fingerprints())
-    clean = torch.tensor([print_ not in seen for print_ in data.test.fingerprints()], dtype=torch.bool)
+    seen = set(data.train.origins())
+    clean = torch.tensor([print_ not in seen for print_ in data.test.origins()], dtype=torch.bool)
     overlap = int((~clean).sum())
     if overlap > MOST_OVERLAP * len(data.test):
         raise InputError(

@@ -32,7 +32,7 @@ class Scores:
     """What every decoder said, for every model, with the truth.
 
     Attributes:
-        labels: int16 `[N]`, the true classes of the probe examples.
+        labels: int32 `[N]`, the true classes of the probe examples.
         rows: int64 `[N]`, their positions in the data's held-out part.
         forget_classes: what was to be forgotten; empty for a sample request.
         classes: the classes' names.
@@ -114,7 +114,7 @@ def _tables_of_pairs(scores: Scores) -> Iterator[Any]:
     for model, members in scores.members.items():
         for signal, values in members.values.items():
             for part, rows in enumerate((members.held_out_rows, members.train_rows)):
-                silent = np.full(len(rows), -1, dtype=np.int16)
+                silent = np.full(len(rows), -1)
                 yield _table((model, MEMBERSHIP, signal, 0, part), rows, members.labels, silent, values[part])
 
 
@@ -130,8 +130,8 @@ def _table(key: tuple[str, str, str, int, int], rows: Any, labels: Any, predicte
             "shots": np.full(len(rows), shots, dtype=np.int16),
             "draw": np.full(len(rows), draw, dtype=np.int16),
             "example": rows,
-            "label": labels,
-            "predicted": predicted,
+            "label": np.asarray(labels, dtype=np.int32),
+            "predicted": np.asarray(predicted, dtype=np.int32),
             "value": pa.nulls(len(rows), pa.float32()) if value is None else pa.array(value, pa.float32()),
         }
     )
@@ -151,7 +151,7 @@ def read_scores(path: Path) -> Scores:
     models: dict[str, list[Decoded]] = {}
     for key, part in _runs(said):
         at = np.searchsorted(rows, part["example"].to_numpy())
-        predicted = np.full(len(rows), -1, dtype=np.int16)
+        predicted = np.full(len(rows), -1, dtype=np.int32)
         predicted[at] = part["predicted"].to_numpy()
         models.setdefault(key[0], []).append(Decoded(*key[1:], predicted, _values(part, at, len(rows))))
     untrained = {name: models.pop(name) for name in list(models) if name.startswith((RANDOM_NET, RAW_INPUTS))}
@@ -181,7 +181,7 @@ def _values(part: Any, at: np.ndarray, count: int) -> np.ndarray | None:
 
 def _members(table: Any) -> dict[str, Members]:
     rows: dict[int, np.ndarray] = {}
-    labels: np.ndarray = np.empty(0, dtype=np.int16)
+    labels: np.ndarray = np.empty(0, dtype=np.int32)
     values: dict[str, dict[str, list[np.ndarray]]] = {}
     for (model, _, signal, _, part), stretch in _runs(table):
         rows[part], labels = stretch["example"].to_numpy(), stretch["label"].to_numpy()

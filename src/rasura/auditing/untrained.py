@@ -8,6 +8,7 @@ from rasura.auditing.decoded import Decoded
 from rasura.auditing.measure import decode_vectors
 from rasura.auditing.probe import Probe
 from rasura.auditing.scores import RANDOM_NET, RAW_INPUTS
+from rasura.data import are_images
 from rasura.data.examples import Inputs
 from rasura.errors import InputError
 from rasura.models import reinitialised
@@ -52,7 +53,7 @@ def _of_random_net(original: nn.Module, probe: Probe, seed: int, progress: Progr
 
 
 def raw_inputs(probe: Probe) -> Tensor:
-    """The inputs as vectors `[N, d]`, d ≤ 128: principal components of pixels or of token counts."""
+    """The inputs as vectors `[N, d]`, d ≤ 128: principal components of pixels, of columns, or of token counts."""
     batches = [_flat(inputs) for inputs, _ in probe.examples.batches(512)]
     vectors = torch.cat(batches).double()
     centred = vectors - vectors.mean(0)
@@ -62,8 +63,10 @@ def raw_inputs(probe: Probe) -> Tensor:
 
 def _flat(inputs: Inputs) -> Tensor:
     if isinstance(inputs, dict):
-        tokens = next(column for column in inputs.values() if not column.is_floating_point())
+        tokens = next((column for column in inputs.values() if not column.is_floating_point()), None)
+        if tokens is None:
+            return torch.cat([column.flatten(1) for column in inputs.values()], 1).float()
         return torch.stack([row.flatten().remainder(WORDS).bincount(minlength=WORDS) for row in tokens]).float()
-    if inputs.ndim == 4 and max(inputs.shape[2:]) > LARGEST_SIDE:
+    if are_images(inputs) and max(inputs.shape[2:]) > LARGEST_SIDE:
         inputs = nn.functional.adaptive_avg_pool2d(inputs, LARGEST_SIDE)
     return inputs.flatten(1).float()

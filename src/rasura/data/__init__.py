@@ -4,6 +4,7 @@ from rasura.data.dataset import Data, hash_of_data, identity_of_data, input_shap
 from rasura.data.examples import Examples, Standardise, examples_from
 from rasura.data.requests import ForgetClasses, ForgetSamples, Parts, Request, describe, mask_of, read_samples, resolve
 from rasura.data.sources import DATA_SOURCES, load_data
+from rasura.data.tensors import are_images, unusable
 
 __all__ = [
     "DATA_SOURCES",
@@ -14,6 +15,7 @@ __all__ = [
     "Parts",
     "Request",
     "Standardise",
+    "are_images",
     "describe",
     "examples_from",
     "hash_of_data",
@@ -23,4 +25,5 @@ __all__ = [
     "mask_of",
     "read_samples",
     "resolve",
+    "unusable",
 ]

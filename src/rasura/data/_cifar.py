@@ -7,6 +7,7 @@ import numpy as np
 from rasura.data._read import Part, Read, text_of
 from rasura.data.dataset import numbered
 from rasura.errors import InputError
+from rasura.memory import check_room
 
 
 def cifar_folder(root: Path, kind: int) -> Path | None:
@@ -35,10 +36,11 @@ def _cifar_file(path: Path, kind: int) -> Part:
         raise InputError(f"cifar{kind}: {path} is missing; allowed: all files of the binary version")
     labels = 1 if kind == 10 else 2  # CIFAR-100 rows start with the coarse label, then the fine one
     width = labels + 3 * 32 * 32
-    content = np.fromfile(path, np.uint8)
-    if not len(content) or len(content) % width:
-        raise InputError(f"cifar{kind}: {path} has {len(content)} bytes; expected rows of {width}, as {10_000 * width}")
-    rows = content.reshape(-1, width)
+    size = path.stat().st_size
+    if not size or size % width:
+        raise InputError(f"cifar{kind}: {path} has {size} bytes; expected rows of {width}, as {10_000 * width}")
+    check_room(f"cifar{kind}: {path}", size)
+    rows = np.fromfile(path, np.uint8).reshape(-1, width)
     return Part(rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, labels - 1].astype(np.int64))
 
 

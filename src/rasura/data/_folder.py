@@ -1,16 +1,23 @@
 """Image folders: CLASS/image, train/CLASS/image with test/ or val/, and Tiny ImageNet's layout."""
 
-import struct
+import math
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rasura.data._read import Array, Part, Read, stratified, text_of
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, first_line, unknown
+from rasura.memory import check_room
 
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
+IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm"})
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""What Pillow may take a file for, whatever its name: its other formats start programs or are hardly ever tried."""
+MOST_PIXELS = 2**26
+"""Pixels of an image, at most: 8192×8192. Its header says how many they are before anything is decoded."""
 
 
 class Pictures(NamedTuple):
@@ -68,6 +75,11 @@ def _folder_parts(root: Path) -> tuple[Pictures, Pictures]:
 def _by_class(root: Path) -> Pictures:
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     found = [(path, folder.name) for folder in folders for path in _image_files(folder)]
+    empty = {folder.name for folder in folders} - {name for _, name in found}
+    if empty:
+        raise InputError(
+            f"folder: {root / min(empty)} holds no images; allowed: one or more per class ({', '.join(sorted(IMAGES))})"
+        )
     return Pictures([path for path, _ in found], [name for _, name in found])
 
 
@@ -110,47 +122,69 @@ def _images(paths: list[Path], size: int | None) -> Array:
                 "images of one size, or @SIZE after the folder to resize them"
             )
     width, height = first or (0, 0)
-    images = np.empty((len(paths), 1 if grey else 3, height, width), dtype=np.uint8)
+    shape = (len(paths), 1 if grey else 3, height, width)
+    check_room(f"folder: {len(paths)} images of {width}×{height}", math.prod(shape))
+    images = np.empty(shape, dtype=np.uint8)
     for row, path in enumerate(paths):
         images[row] = _pixels(path, "L" if grey else "RGB", size)
     return images
 
 
 def _header(path: Path) -> tuple[str, tuple[int, int]]:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            mode, shape = image.mode, image.size
-    except _unreadable() as error:
-        raise _no_image(path, error) from error
+    with _opened(path) as image:
+        mode, (width, height), moves = image.mode, image.size, getattr(image, "is_animated", False)
+        moves = moves and image.format != "MPO"  # a photograph with a smaller copy of itself
+    if width * height > MOST_PIXELS:
+        raise _too_large(path)
+    if moves:
+        raise InputError(f"folder: {path} holds several pictures; allowed: one picture per file")
     if mode.startswith(("I", "F")):  # Pillow would clip 16 bits to 8, not scale them
         raise InputError(f"folder: {path} has more than 8 bits per channel ({mode}); allowed: 8-bit images")
-    return mode, shape
+    return mode, (width, height)
 
 
 def _pixels(path: Path, mode: str, size: int | None) -> Array:
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            # A palette with transparency goes to RGB by way of RGBA, as Pillow asks for in a warning.
-            plain = (image.convert("RGBA") if "transparency" in image.info else image).convert(mode)
-    except _unreadable() as error:
-        raise _no_image(path, error) from error
+    with _opened(path) as image:
+        # A palette with transparency goes to RGB by way of RGBA, as Pillow asks for in a warning.
+        plain = (image.convert("RGBA") if "transparency" in image.info else image).convert(mode)
     plain = plain.resize((size, size), Image.Resampling.BICUBIC) if size else plain
     pixels = np.asarray(plain)
     return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
 
 
-def _unreadable() -> tuple[type[Exception], ...]:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An image file, of which the header is read; inside, Pillow decodes it.
+
+    Raises:
+        InputError: no regular file (a pipe would never end), or nothing that Pillow can read as one of `FORMATS`.
+    """
     from PIL import Image
 
-    return (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-
-
-def _no_image(path: Path, error: Exception) -> InputError:
     if not path.is_file():
-        return InputError(f"folder: {path} does not exist, yet it is listed; allowed: images that are there")
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"folder: {path} is no readable image ({reason}); allowed: undamaged images")
+        what = "is no file" if path.exists() else "does not exist, yet it is listed"
+        raise InputError(f"folder: {path} {what}; allowed: image files that are there")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is said once, by an error
+            with Image.open(path, formats=FORMATS) as image:
+                yield image
+    except Image.DecompressionBombError:
+        raise _too_large(path) from None
+    except Exception as error:  # what a parser of any bytes may raise; all of it is said
+        raise InputError(f"folder: {path} is no readable image ({_reason(error)}); allowed: {_KINDS}") from error
+
+
+_KINDS = f"undamaged {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    return "of none of the formats" if isinstance(error, UnidentifiedImageError) else first_line(error)
+
+
+def _too_large(path: Path) -> InputError:
+    return InputError(f"folder: {path} has more than {MOST_PIXELS} pixels; allowed: up to 8192×8192")

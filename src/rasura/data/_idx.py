@@ -1,15 +1,20 @@
 """idx files, plain or gzipped: the layout of MNIST and Fashion-MNIST."""
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from rasura.data._read import Array, Part, Read, class_numbers_of
 from rasura.errors import InputError
+from rasura.memory import check_room
 
+PIECE = 2**20
+"""Bytes that are unpacked at a time."""
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
@@ -56,24 +61,38 @@ def _idx_found(folder: Path, part: str, kind: str) -> Path:
 
 
 def _idx_array(path: Path, dims: int) -> Array:
-    content = _bytes(path)
-    head, magic = 4 + 4 * dims, 0x0800 + dims
-    if len(content) < head:
-        raise InputError(f"idx: {path} has {len(content)} bytes; expected at least the {head} of its header")
-    found, *shape = struct.unpack(f">{1 + dims}I", content[:head])
-    if found != magic:
-        raise InputError(f"idx: {path} starts with the magic number {found}; expected {magic}")
-    expected = head + int(np.prod(shape, dtype=object))
-    if len(content) != expected:
-        raise InputError(f"idx: {path} has {len(content)} bytes; expected {expected} for the shape {tuple(shape)}")
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy()
-
-
-def _bytes(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
+    """The array of a file. Its header says how much is read: what a gzip file holds beyond is not unpacked."""
+    head, magic, on_disk = 4 + 4 * dims, 0x0800 + dims, path.stat().st_size
+    packed = path.suffix == ".gz"
     try:
-        with gzip.open(path) as stream:
-            return stream.read()
+        with gzip.open(path) if packed else open(path, "rb") as stream:
+            start = stream.read(head)
+            if len(start) < head:
+                raise InputError(f"idx: {path} has {len(start)} bytes; expected at least the {head} of its header")
+            found, *shape = struct.unpack(f">{1 + dims}I", start)
+            if found != magic:
+                raise InputError(f"idx: {path} starts with the magic number {found}; expected {magic}")
+            size = math.prod(shape)
+            if not packed and on_disk != head + size:
+                raise _other_size(path, str(on_disk), head + size, shape)
+            check_room(f"idx: {path}", size, on_disk if packed else None)
+            values = np.empty(size, np.uint8)
+            count = _fill(values, stream)
+            if count < size or stream.read(1):
+                raise _other_size(path, f"{head + count}" if count < size else "more", head + size, shape)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"idx: {path} is no whole gzip file ({error}); allowed: an undamaged one") from error
+    return values.reshape(shape)
+
+
+def _fill(values: Array, stream: IO[bytes]) -> int:
+    """Read bytes into an array, a piece at a time; how many there were."""
+    count = 0
+    while count < len(values) and (piece := stream.read(min(PIECE, len(values) - count))):
+        values[count : count + len(piece)] = np.frombuffer(piece, np.uint8)
+        count += len(piece)
+    return count
+
+
+def _other_size(path: Path, found: str, expected: int, shape: list[int]) -> InputError:
+    return InputError(f"idx: {path} has {found} bytes; expected {expected} for the shape {tuple(shape)}")

@@ -1,5 +1,6 @@
 """What every reader returns: images and labels of two parts, and the class names. Nothing is ever unpickled."""
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rasura.data.dataset import numbered
+from rasura.errors import InputError
 
 Array = NDArray[np.uint8]
+MOST_BYTES = 2**26
+"""Of a small text file."""
 SEED = 0  # of every split made here: the same files give the same split
 
 
@@ -43,6 +47,17 @@ def class_numbers_of(*parts: Part) -> tuple[str, ...]:
     return numbered(max(int(part.labels.max(initial=0)) for part in parts) + 1)
 
 
+def path_of(text: str | Path) -> Path:
+    """A path as it was written; ~ stands for the home folder, where there is one."""
+    return Path(os.path.expanduser(text))
+
+
 def text_of(path: Path) -> str:
-    """A small text file; bytes that are no UTF-8 are replaced."""
+    """A small text file; bytes that are no UTF-8 are replaced.
+
+    Raises:
+        InputError: no file (a pipe would never end), or a large one.
+    """
+    if not path.is_file() or path.stat().st_size > MOST_BYTES:
+        raise InputError(f"data: {path} is no small text; allowed: files of up to {MOST_BYTES} bytes")
     return path.read_text(encoding="utf-8", errors="replace")

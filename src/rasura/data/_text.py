@@ -1,29 +1,26 @@
-"""Labelled texts from files (.jsonl, .csv, .txt) and Hugging Face data sets, and their tokens."""
+"""Labelled texts from files (.jsonl, .csv, .txt) and Hugging Face data sets."""
 
 import csv
 import json
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from rasura.data._read import stratified, text_of
+from rasura.data._read import path_of, stratified, text_of
+from rasura.data.dataset import is_unicode
 from rasura.errors import InputError, first_line
+from rasura.memory import check_room
 
 TEXT_KEYS = ("text", "sentence", "review", "content")
 LABEL_KEYS = ("label", "labels", "class", "sentiment", "category")
 TEST_NAMES = ("test", "validation", "valid", "dev")
 SUFFIXES = (".jsonl", ".csv")
+MOST_LETTERS = 2**24
+"""Of a line or a field: texts are cut to a few hundred words, and a file without line ends is none of texts."""
 UNLABELLED = -1  # in data sets of Hugging Face, a row whose label is not told
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-
-Tokens = dict[str, Tensor]
-Tokenise = Callable[[Sequence[str]], Tokens]
 
 
 class Texts(NamedTuple):
@@ -54,7 +51,7 @@ def read_texts(source: str) -> ReadTexts:
     Raises:
         InputError: nothing there, columns, texts or labels missing, or rows that cannot be read.
     """
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.is_file():
         return _split(_read_file(path))
     if path.is_dir() and any(part_of(path, ("train",))):
@@ -68,66 +65,6 @@ def part_of(folder: Path, names: Iterable[str]) -> Iterator[Path]:
     """Files of a folder that are called like one of the names."""
     for name in names:
         yield from (path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file())
-
-
-def tokeniser(name: str | None, words: int, length: int, texts: Sequence[str]) -> Tokenise:
-    """A function that turns texts into `input_ids` and `attention_mask`, both int64 `[N, length]`.
-
-    Args:
-        name: a tokenizer of transformers: a folder, or a name on the Hub; None: whole words, the most frequent ones of
-            `texts`, in lower case.
-        words: without a name, how many tokens there are, among them four special ones.
-        length: tokens per text; longer texts are cut, shorter ones padded.
-        texts: the training texts.
-
-    Raises:
-        InputError: no such tokenizer, or one that cannot pad.
-    """
-    return _words(words, length, texts) if name is None else _pretrained(name, length)
-
-
-def _pretrained(name: str, length: int) -> Tokenise:
-    try:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-    except (ImportError, OSError, ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"tokenizer: {name} does not load ({first_line(error)}); allowed: a folder, a name") from None
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.pad_token is None:
-        raise InputError(f"tokenizer: {name} has no token to pad with; allowed: one with a pad or an end token")
-
-    def tokenise(texts: Sequence[str]) -> Tokens:
-        found = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length)
-        return {key: torch.tensor(found[key]) for key in ("input_ids", "attention_mask")}
-
-    return tokenise
-
-
-def _words(words: int, length: int, texts: Sequence[str]) -> Tokenise:
-    try:
-        from tokenizers import normalizers, pre_tokenizers
-    except ImportError:
-        raise InputError("data: texts need transformers; allowed: pip install 'rasura[text]'") from None
-    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-
-    def split(text: str) -> list[str]:
-        return [piece for piece, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))]
-
-    counts = Counter(piece for text in texts for piece in split(text))
-    ordered = sorted(counts, key=lambda piece: (-counts[piece], piece))  # ties by name: the same texts, the same words
-    numbers = {piece: number for number, piece in enumerate((*SPECIAL, *ordered[: words - len(SPECIAL)]))}
-    pad, unknown, start, end = range(len(SPECIAL))
-
-    def tokenise(texts: Sequence[str]) -> Tokens:
-        ids = torch.full((len(texts), length), pad)
-        for row, text in enumerate(texts):
-            found = [start, *(numbers.get(piece, unknown) for piece in split(text)[: length - 2]), end]
-            ids[row, : len(found)] = torch.tensor(found)
-        return {"input_ids": ids, "attention_mask": (ids != pad).long()}
-
-    return tokenise
 
 
 # ------------------------------------------------------------------------------------------------- sources
@@ -162,14 +99,12 @@ def _read_classes(folders: Sequence[Path]) -> Texts:
 
 
 def _read_file(path: Path) -> Texts:
+    check_room(f"data: {path}", path.stat().st_size)
     rows = _json_lines(path) if path.suffix == ".jsonl" else _table(path)
     found = Texts([], [])
     for number, row in rows:
         text, label = (_value(row, keys, f"{path}, line {number}") for keys in (TEXT_KEYS, LABEL_KEYS))
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"data: {path}, line {number} has no text; allowed: words")
-        if not isinstance(label, (str, int)) or label == "":
-            raise InputError(f"data: {path}, line {number} has label {label!r}; allowed: a name or a whole number")
+        _check_row(text, label, f"{path}, line {number}")
         found.texts.append(text)
         found.labels.append(label)
     if not found.texts:
@@ -179,24 +114,40 @@ def _read_file(path: Path) -> Texts:
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(_lines(file, path), start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and endless brackets
+                reason = getattr(error, "msg", first_line(error))
                 raise InputError(
-                    f"data: {path}, line {number} is no JSON ({error.msg}); allowed: one object per line"
+                    f"data: {path}, line {number} is no JSON ({reason}); allowed: one object per line"
                 ) from None
             if not isinstance(row, dict):
                 raise InputError(f"data: {path}, line {number} is no object; allowed: {{'text': …, 'label': …}}")
             yield number, row
 
 
+def _lines(file: IO[str], path: Path) -> Iterator[str]:
+    """The lines of a file, none of which is read beyond `MOST_LETTERS`."""
+    while line := file.readline(MOST_LETTERS + 1):
+        if len(line) > MOST_LETTERS:
+            raise InputError(f"data: {path} has a line of more than {MOST_LETTERS} letters; allowed: one text per line")
+        yield line
+
+
 def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    csv.field_size_limit(2**31 - 1)
+    usual = csv.field_size_limit(MOST_LETTERS)
+    try:
+        yield from _table_rows(path)
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _table_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(_lines(file, path))
         try:
             for row in reader:
                 if None in row or None in row.values():  # so DictReader marks fields too many and too few
@@ -207,6 +158,15 @@ def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                 yield reader.line_num, row
         except csv.Error as error:
             raise InputError(f"data: {path}, line {reader.line_num} cannot be read ({error}); allowed: CSV") from None
+
+
+def _check_row(text: Any, label: Any, place: str) -> None:
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"data: {place} has no text; allowed: words")
+    if not is_unicode(text):
+        raise InputError(f"data: {place} has half of a character in its text; allowed: valid Unicode")
+    if isinstance(label, bool) or not isinstance(label, (str, int)) or label == "":
+        raise InputError(f"data: {place} has label {label!r}; allowed: a name or a whole number")
 
 
 def _value(row: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
@@ -233,9 +193,9 @@ def _parts(source: str) -> Mapping[Any, Any]:
     try:
         import datasets
 
-        saved = Path(source).expanduser()
+        saved = path_of(source)
         found = datasets.load_from_disk(str(saved)) if saved.is_dir() else datasets.load_dataset(source)
-    except (ImportError, OSError, ValueError, RuntimeError, KeyError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         allowed = "a .jsonl or .csv file, a folder with train.jsonl or train/CLASS/*.txt, a data set of Hugging Face"
         raise InputError(f"data: {source} does not load ({first_line(error)}); allowed: {allowed}") from None
     parts: Mapping[Any, Any] = found if isinstance(found, Mapping) else {"train": found}
@@ -257,14 +217,12 @@ def _columns(dataset: Any, source: str) -> Texts:
 
 def _check_rows(found: Texts, where: str, unlabelled: Sequence[Any]) -> None:
     for row, (text, label) in enumerate(zip(found.texts, found.labels, strict=True)):
+        place = f"{where}, row {row} (from 0)"
         if not isinstance(text, str):
-            raise InputError(f"data: {where}, row {row} (from 0) has text {text!r}; allowed: a string")
+            raise InputError(f"data: {place} has text {text!r}; allowed: a string")
         if label in unlabelled:
-            raise InputError(f"data: {where}, row {row} (from 0) has no label; allowed: a label in every row")
-        if not isinstance(label, (str, int)):
-            raise InputError(
-                f"data: {where}, row {row} (from 0) has label {label!r}; allowed: a name or a whole number"
-            )
+            raise InputError(f"data: {place} has no label; allowed: a label in every row")
+        _check_row(text, label, place)
 
 
 # -------------------------------------------------------------------------------------------------- shared
@@ -291,7 +249,7 @@ def _joined(train: Texts, test: Texts) -> ReadTexts:
 def _numbers(labels: Sequence[str | int]) -> tuple[list[int], tuple[str, ...]]:
     """Numbers in place of names, in the order of the alphabet; labels that are whole numbers, in their own order."""
     names = [str(label) for label in labels]
-    if all(re.fullmatch(r"-?\d+", name) for name in names):
+    if all(re.fullmatch(r"-?\d{1,18}", name) for name in names):
         names = [str(int(name)) for name in names]  # "01" is the class 1
         classes = tuple(sorted(set(names), key=int))
     else:

@@ -87,5 +87,5 @@ def canaries_of(words: str) -> Canaries | None:
     >>> canaries_of("100@7"), canaries_of("all")
     (Canaries(count=100, seed=7), None)
     """
-    found = re.fullmatch(r"(\d+)(?:@(\d+))?", words)
+    found = re.fullmatch(r"(\d{1,18})(?:@(\d{1,18}))?", words)
     return Canaries(int(found[1]), int(found[2] or 0)) if found else None

@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rasura.data._items import class_names_of
 from rasura.data.examples import Examples, Standardise, examples_from
+from rasura.data.tensors import Inputs, are_images
 from rasura.errors import InputError, unknown
 from rasura.files import hash_of_json
 from rasura.identity import code_of, described
 
-_MOST_CLASSES = 100_000  # labels beyond are identifiers by mistake; naming each would fill the memory
+MOST_CLASSES = 100_000  # labels beyond are identifiers by mistake; naming each would fill the memory
+_READ_TWICE = 32
+"""Items of a data set that are read twice, to find random transforms."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +37,14 @@ class Data:
     name: str = "unnamed"
 
     def __post_init__(self) -> None:
-        if len(set(self.classes)) < len(self.classes):
-            raise InputError(f"classes: {_twice(self.classes)!r} is named twice; allowed: different names")
+        _check_names(self.classes)
         for part in ("train", "test"):
             _check_examples(part, getattr(self, part), len(self.classes))
         shapes = {part: input_shape(getattr(self, part)) for part in ("train", "test")}
         if shapes["train"] != shapes["test"]:
             raise InputError(f"test: inputs of shape {shapes['test']}; allowed: as in train, {shapes['train']}")
+        if len(self.classes) < 2:
+            raise InputError(f"classes: {', '.join(self.classes)} alone; allowed: 2 or more")
 
     @staticmethod
     def from_tensors(
@@ -69,14 +74,31 @@ class Data:
         return Data(*parts, classes=_named(classes, parts), name=name)
 
     @staticmethod
-    def from_datasets(train: Any, test: Any, classes: Sequence[str] | None = None, name: str = "datasets") -> "Data":
-        """Data from two map-style torch or Hugging Face data sets with known labels (see `examples_from`).
+    def from_datasets(
+        train: Any,
+        test: Any,
+        classes: Sequence[str] | None = None,
+        name: str = "datasets",
+        standardise: Standardise | None = None,
+    ) -> "Data":
+        """Data from two map-style torch, torchvision or Hugging Face data sets with known labels (see `examples_from`).
 
-        Class names default to the data set's own (`.classes`, or the names of its label column). Items are read when
-        needed, so the set may be larger than memory; they must be model inputs already (put the transform into it).
+        Items are read when needed, so the set may be larger than memory. They are model inputs already (put the
+        transform into the data set), or pictures and bytes of one size with `standardise`.
+
+        Args:
+            train: what the model was trained on, without random transforms (a recipe augments while it trains).
+            test: held-out examples.
+            classes: one name per class; default: the data set's own (`.classes`, or the names of its label column).
+            name: what reports call the data.
+            standardise: how bytes become model inputs.
+
+        Raises:
+            InputError: labels out of range, items that do not stack, that differ when they are read again, or that are
+                bytes with nothing to scale them.
         """
-        parts = [examples_from(dataset) for dataset in (train, test)]
-        return Data(*parts, classes=_named(classes or _own_names(train), parts), name=name)
+        parts = [examples_from(dataset, transform=standardise) for dataset in (train, test)]
+        return Data(*parts, classes=_named(classes or class_names_of(train), parts), name=name)
 
     def __repr__(self) -> str:
         return (
@@ -106,6 +128,11 @@ class Data:
         raise unknown("class", one, self.classes)
 
 
+def is_unicode(text: str) -> bool:
+    """Whether every character is whole: JSON can hold halves, and names of files in another encoding become such."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def whole(value: Any) -> int | None:
     """A whole number of any library as int; None for all else, as rounding 1.7 or True would hide a mistake."""
     try:
@@ -116,8 +143,8 @@ def whole(value: Any) -> int | None:
 
 def numbered(count: int) -> tuple[str, ...]:
     """Class names where none are known."""
-    if count > _MOST_CLASSES:
-        raise InputError(f"labels: {count - 1} is no class number; allowed: 0 to {_MOST_CLASSES - 1}")
+    if count > MOST_CLASSES:
+        raise InputError(f"labels: {count - 1} is no class number; allowed: 0 to {MOST_CLASSES - 1}")
     return tuple(str(number) for number in range(count))
 
 
@@ -161,17 +188,43 @@ def _check_examples(part: str, examples: Examples, classes: int) -> None:
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
         raise InputError(f"{part}: label {wrong} is out of range; allowed: 0 to {classes - 1} ({classes} classes)")
-    columns = examples.source.values() if isinstance(examples.source, dict) else [examples.source]
-    for column in columns:
-        if isinstance(column, Tensor) and column.is_floating_point() and not column.isfinite().all():
+    inputs, _ = examples.batch(torch.arange(1))
+    if are_images(inputs) and not inputs.is_floating_point():
+        raise InputError(
+            f"{part}: images of {inputs.dtype}; allowed: floats, as of Standardise(mean, std) or the data's transform"
+        )
+    if isinstance(examples.source, (Tensor, dict)):
+        _check_finite(part, examples.source)
+    else:
+        _check_items(part, examples)
+
+
+def _check_items(part: str, examples: Examples) -> None:
+    """Random transforms would blind the hash of the data and the search for held-out examples in the training part."""
+    rows = torch.linspace(0, len(examples) - 1, min(_READ_TWICE, len(examples))).long()
+    few = examples.take(rows)
+    _check_finite(part, few.batch(torch.arange(len(few)))[0])
+    for row, first, again in zip(rows.tolist(), few.fingerprints(), few.fingerprints(), strict=True):
+        if first != again:
+            raise InputError(
+                f"{part}: example {row} differs when it is read again; allowed: data sets without random transforms "
+                "(Recipe(augment=…) augments while a model trains)"
+            )
+
+
+def _check_finite(part: str, inputs: Inputs) -> None:
+    for column in inputs.values() if isinstance(inputs, dict) else [inputs]:
+        if column.is_floating_point() and not column.isfinite().all():
             row = int((~column.isfinite()).nonzero()[0, 0])
             raise InputError(f"{part}: example {row} holds NaN or infinite values; allowed: finite values")
 
 
-def _own_names(dataset: Any) -> Sequence[str] | None:
-    """torchvision's data sets have `.classes`; those of Hugging Face name classes in the label column's feature."""
-    column = (getattr(dataset, "features", None) or {}).get("label")
-    return getattr(dataset, "classes", None) or getattr(column, "names", None)
+def _check_names(classes: tuple[str, ...]) -> None:
+    for name in classes:
+        if not isinstance(name, str) or not name.strip() or not is_unicode(name):
+            raise InputError(f"classes: {name!r} is no name; allowed: valid Unicode that is not blank")
+    if len(set(classes)) < len(classes):
+        raise InputError(f"classes: {_twice(classes)!r} is named twice; allowed: different names")
 
 
 def _named(classes: Sequence[str] | None, parts: list[Examples]) -> tuple[str, ...]:

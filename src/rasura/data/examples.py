@@ -1,22 +1,16 @@
 """What examples are: inputs and labels addressed by index, from tensors in memory or any map-style data set."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from rasura.data._items import hashes_of_items, image_key, labels_of, stored_inputs, untransformed
+from rasura.data.tensors import Inputs, as_tensor, hashes
 from rasura.errors import InputError
-
-Inputs = Tensor | dict[str, Tensor]
-"""A batch as a model takes it: one tensor (images), or a dict of tensors (tokenised text)."""
-
-LABEL_KEYS = ("label", "labels")
-
-_ITEM = "tensors of one shape per item (put the transform into the data set; Hugging Face: with_format('torch'))"
 
 
 @dataclass(frozen=True)
@@ -32,13 +26,24 @@ class Standardise:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+        finite = all(map(math.isfinite, (*self.mean, *self.std)))
+        if len(self.mean) != len(self.std) or not finite or not all(value > 0 for value in self.std):
             raise InputError(
-                f"standardise: mean {self.mean} and std {self.std}; allowed: one of each per channel, std above 0"
+                f"standardise: mean {self.mean} and std {self.std}; allowed: one finite number of each per channel, "
+                "std above 0"
             )
 
     def __call__(self, stored: Tensor) -> Tensor:
-        """`[B, C, …]` bytes (0..255) or floats (0..1) → float32 of the same shape."""
+        """`[B, C, …]` bytes (0..255) or floats (0..1) → float32 of the same shape.
+
+        Raises:
+            InputError: another number of channels.
+        """
+        if stored.ndim < 2 or stored.shape[1] != len(self.mean):
+            raise InputError(
+                f"standardise: {len(self.mean)} means for inputs of shape {tuple(stored.shape[1:])}; "
+                "allowed: one per channel"
+            )
         scaled = stored.float() / 255 if stored.dtype == torch.uint8 else stored.float()
         shape = (1, -1) + (1,) * (stored.ndim - 2)
         mean, std = (torch.tensor(value, device=stored.device).view(shape) for value in (self.mean, self.std))
@@ -74,9 +79,9 @@ class Examples:
         rows = self.rows[index]
         if isinstance(self.source, Tensor):
             return self.source[rows]
-        if _is_columns(self.source):
+        if isinstance(self.source, dict):
             return {name: column[rows] for name, column in self.source.items()}
-        return _stack([_input_of(item) for item in _items(self.source, rows.tolist())])
+        return stored_inputs(self.source, rows.tolist())
 
     def batch(self, index: Tensor) -> tuple[Inputs, Tensor]:
         """Model inputs and labels of the examples at `index`."""
@@ -90,7 +95,17 @@ class Examples:
 
     def fingerprints(self) -> list[bytes]:
         """A 16-byte hash of each example's stored content: the same content has the same hash under any index."""
-        return [digest for index in self._slices(1024) for digest in _hashes(self.stored(index))]
+        return [digest for index in self._slices(1024) for digest in hashes(self.stored(index))]
+
+    def origins(self) -> list[bytes]:
+        """As `fingerprints`, but of the examples before their data set's own transform, where it is one of torchvision
+        or Hugging Face: one photograph, cropped here in one way and there in another, has one hash.
+        """
+        source = untransformed(self.source)
+        if source is self.source:
+            return self.fingerprints()
+        slices = (self.rows[index].tolist() for index in self._slices(256))
+        return [digest for rows in slices for digest in hashes_of_items(source, rows)]
 
     def _slices(self, size: int) -> Iterator[Tensor]:
         for start in range(0, len(self), size):
@@ -103,15 +118,17 @@ def examples_from(inputs: Any, labels: Any = None, transform: Callable[[Any], In
     Args:
         inputs: `[N, …]` tensor or array, a dict of them, or a data set with `__len__` and `__getitem__`.
         labels: `[N]` whole numbers. A data set may carry them instead, as `.targets` or `.labels`, as a column named
-            "label", or, the slow way, in its items.
+            "label" or the only one with named classes, or, the slow way, in its items.
         transform: stored batch → model input.
+
+    Items that are dicts with an image ("pixel_values", "image" or "img") give that image. Pictures of Pillow become
+    bytes `[C, H, W]`.
 
     Raises:
         InputError: inputs of an unknown kind; labels missing, of another length than the inputs, or not whole numbers.
     """
     source = _as_source(inputs)
-    known = _labels_of(source) if labels is None else labels
-    labels = _as_labels(known)
+    labels = _as_labels(_labels_in(source) if labels is None else labels)
     size = _size(source)
     if len(labels) != size:
         raise InputError(f"labels: {len(labels)} labels for {size} inputs; allowed: one label per input")
@@ -120,30 +137,16 @@ def examples_from(inputs: Any, labels: Any = None, transform: Callable[[Any], In
 
 def _as_source(inputs: Any) -> Any:
     if isinstance(inputs, Mapping):
-        return {name: _as_tensor(f"inputs[{name!r}]", column) for name, column in inputs.items()}
+        columns = {name: as_tensor(f"inputs[{name!r}]", column) for name, column in inputs.items()}
+        image = image_key(columns)
+        return columns[image] if image else columns
     if isinstance(inputs, Tensor) or (hasattr(inputs, "__array__") and not hasattr(inputs, "__getitems__")):
-        return _as_tensor("inputs", inputs)
+        return as_tensor("inputs", inputs)
     if hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__") and not isinstance(inputs, (list, tuple)):
         return inputs
     raise InputError(
         f"inputs: got {type(inputs).__name__}; allowed: a tensor, an array, a dict of them, or a map-style Dataset"
     )
-
-
-def _as_tensor(field: str, values: Any) -> Tensor:
-    # Arrays that are read-only or run backwards are copied: torch warns about the first and refuses the second.
-    try:
-        if hasattr(values, "__array__") and not isinstance(values, Tensor):
-            values = np.require(values, requirements=["C", "W"])
-        tensor = torch.as_tensor(
-            values
-        ).cpu()  # where data lie is where the rows of batches do; models may lie elsewhere
-        return tensor.float() if tensor.dtype == torch.float64 else tensor  # NumPy's default; nets hold float32
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{field}: this {type(values).__name__} makes no tensor ({reason}); allowed: numbers"
-        ) from error
 
 
 def _size(source: Any) -> int:
@@ -157,76 +160,16 @@ def _size(source: Any) -> int:
     return next(iter(lengths.values()))
 
 
-def _labels_of(dataset: Any) -> Any:
-    if isinstance(dataset, (Tensor, dict)):
+def _labels_in(source: Any) -> Any:
+    if isinstance(source, (Tensor, dict)):
         raise InputError("labels: none are given; allowed: one whole number per input")
-    for name in ("targets", "labels"):
-        if hasattr(dataset, name):
-            return getattr(dataset, name)
-    columns = getattr(dataset, "column_names", None) or ()
-    for name in LABEL_KEYS:
-        if name in columns:
-            return dataset[name][:]
-    return [_label_in(dataset[row]) for row in range(len(dataset))]
-
-
-def _label_in(item: Any) -> Any:
-    if isinstance(item, Mapping):
-        for name in LABEL_KEYS:
-            if name in item:
-                return item[name]
-    if isinstance(item, Sequence) and len(item) == 2:
-        return item[1]
-    raise InputError(
-        "labels: the data set's items carry none; allowed: items (input, label), a 'label' key, or labels="
-    )
+    return labels_of(source)
 
 
 def _as_labels(labels: Any) -> Tensor:
-    values = _as_tensor("labels", labels)
-    if values.ndim != 1 or values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise InputError(
-            f"labels: got {values.dtype} of shape {tuple(values.shape)}; allowed: whole numbers of shape [N]"
-        )
+    values = as_tensor("labels", labels)
+    truths = isinstance(labels, (list, tuple)) and any(isinstance(one, bool) for one in labels)
+    if values.ndim != 1 or values.is_floating_point() or values.dtype == torch.bool or truths:
+        kind = torch.bool if truths else values.dtype
+        raise InputError(f"labels: got {kind} of shape {tuple(values.shape)}; allowed: whole numbers of shape [N]")
     return values.to(torch.int64).cpu()
-
-
-def _items(dataset: Any, rows: list[int]) -> Any:
-    # One call per batch where the data set can (Hugging Face: ten times faster than item by item).
-    if hasattr(dataset, "__getitems__"):
-        return dataset.__getitems__(rows)
-    return [dataset[row] for row in rows]
-
-
-def _input_of(item: Any) -> Any:
-    if isinstance(item, Mapping):
-        return {name: value for name, value in item.items() if name not in LABEL_KEYS}
-    return item[0] if isinstance(item, Sequence) and len(item) == 2 else item
-
-
-def _stack(items: list[Any]) -> Inputs:
-    from torch.utils.data import default_collate
-
-    try:
-        batch: Any = default_collate(items)
-    except (TypeError, RuntimeError) as error:
-        raise InputError(f"items: {str(error).splitlines()[0]}; allowed: {_ITEM}") from error
-    columns = batch.values() if isinstance(batch, dict) else [batch]
-    if not all(isinstance(column, Tensor) for column in columns):
-        raise InputError(f"items: inputs that do not stack to tensors; allowed: {_ITEM}")
-    return batch
-
-
-def _is_columns(source: Any) -> bool:
-    return isinstance(source, dict)
-
-
-def _hashes(stored: Inputs) -> Iterator[bytes]:
-    columns = [stored] if isinstance(stored, Tensor) else [stored[name] for name in sorted(stored)]
-    # Bytes, because numpy has no bfloat16.
-    arrays = [column.cpu().reshape(len(column), -1).contiguous().view(torch.uint8).numpy() for column in columns]
-    for row in range(len(arrays[0])):
-        digest = hashlib.blake2b(digest_size=16)
-        for array in arrays:
-            digest.update(array[row].tobytes())
-        yield digest.digest()

@@ -1,5 +1,6 @@
 """What is to be forgotten: whole classes, or single training examples."""
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rasura.data._read import text_of
 from rasura.data.canaries import PREFIX, canaries_of
 from rasura.data.dataset import Data, whole
 from rasura.data.examples import Examples
@@ -56,27 +58,27 @@ def read_samples(text: str, data: Data) -> ForgetSamples:
     Raises:
         InputError: none of these, or a share that leaves no example.
     """
-    share = re.fullmatch(r"(\d+(?:\.\d+)?)%(?:@(\d+))?", text)
+    share = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)%(?:@(\d{1,18}))?", text)
     if share:
         count = round(float(share[1]) / 100 * len(data.train))
         if not 0 < count < len(data.train):
             raise InputError(f"samples: {text} is {count} of {len(data.train)} examples; allowed: at least 1, not all")
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(int(share[2] or 0)))
         return ForgetSamples(order[:count].sort().values)
-    if re.fullmatch(r"\d+(,\d+)*", text):
+    if re.fullmatch(r"\d{1,18}(,\d{1,18})*", text):
         return ForgetSamples(int(one) for one in text.split(","))
     canaries = canaries_of(text.removeprefix(PREFIX)) if text.startswith(PREFIX) else None
     if canaries:
         return ForgetSamples(canaries.positions(data))
-    if not Path(text).is_file():
+    if not os.path.isfile(text):  # also where it is too long to be a name
         ways = "3,17,99, a file with a position per line, 1%, 1%@SEED or canaries:COUNT@SEED"
         raise InputError(f"samples: {text!r} is no file; allowed: {ways}")
-    return ForgetSamples(_line(line, text) for line in Path(text).read_text(encoding="utf-8").split())
+    return ForgetSamples(_line(line, text) for line in text_of(Path(text)).split())
 
 
 def _line(line: str, path: str) -> int:
-    if not line.isdecimal():
-        raise InputError(f"samples: {line!r} in {path} is no position; allowed: whole numbers, one per line")
+    if not re.fullmatch(r"\d{1,18}", line):
+        raise InputError(f"samples: {line[:20]!r} in {path} is no position; allowed: whole numbers, one per line")
     return int(line)
 
 

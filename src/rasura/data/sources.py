@@ -2,8 +2,9 @@
 
 import importlib.resources
 import inspect
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from rasura.data._cifar import cifar_folder, read_cifar
 from rasura.data._folder import read_folder
 from rasura.data._idx import idx_folder, read_idx
 from rasura.data._npz import read_npz
-from rasura.data._read import Part, Read, stratified
-from rasura.data._text import SUFFIXES, class_folders, part_of, read_texts, tokeniser
+from rasura.data._read import Part, Read, path_of, stratified
+from rasura.data._text import SUFFIXES, TEST_NAMES, class_folders, part_of, read_texts
+from rasura.data._tokens import tokeniser
 from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.errors import InputError, unknown
-from rasura.user_code import imported
+from rasura.user_code import beside, imported
 
 DATA_SOURCES: dict[str, str] = {
     "fashion-mini": "14,000 images of Fashion-MNIST (28×28 grey, 10 classes), part of rasura: nothing to download",
@@ -35,7 +37,8 @@ DATA_SOURCES: dict[str, str] = {
     "text:PATH[,option=value…]": "labelled texts: .jsonl, .csv, a folder with train.jsonl or train/CLASS/*.txt, or a "
     "Hugging Face data set; options: tokenizer (a folder or a name on the Hub; else the most frequent words), words, "
     "length",
-    "FILE.py:FUNCTION": "a function of yours, without arguments, that returns a rasura.Data",
+    "FILE.py:FUNCTION": "a function of yours, without arguments, that returns a rasura.Data, a pair (train, test) of "
+    "data sets, or a DatasetDict",
     "canaries:COUNT[@SEED]:DATA": "one of the above, of which so many training examples get a wrong label: what "
     "only a model that saw them can say; as samples to forget they are canaries:COUNT[@SEED]",
 }
@@ -62,7 +65,7 @@ def load_data(spec: str) -> Data:
     file, _, function = spec.rpartition(":")
     if file.endswith(".py"):
         return _from_python(file, function)
-    if spec and _sized(spec)[0].exists():
+    if spec and os.path.exists(_sized(spec)[0]):  # a name may be too long to be asked for
         return _detected(spec)
     raise _unknown_source(spec)
 
@@ -148,7 +151,7 @@ def _token_options(pairs: list[str]) -> _Tokens:
         key, equals, value = pair.partition("=")
         if key not in known or not equals:
             raise unknown("text option", key, known)
-        if known[key].type is int and not value.isdecimal():
+        if known[key].type is int and not re.fullmatch(r"\d{1,9}", value):
             raise InputError(f"{key}: {value!r}; allowed: a whole number")
         given[key] = int(value) if known[key].type is int else value
     tokens = _Tokens(**given)
@@ -197,19 +200,19 @@ def _detected(text: str) -> Data:
 
 def _sized(text: str) -> tuple[Path, int | None]:
     """'lfw@64' → lfw, 64; a folder that is really called 'lfw@64' stays one."""
-    path = Path(text).expanduser()
-    match = re.fullmatch(r"(.+)@(\d+)", text)
-    if match is None or path.exists():
+    path = path_of(text)
+    match = re.fullmatch(r"(.+)@(\d{1,9})", text)
+    if match is None or os.path.exists(path):
         return path, None
     size = int(match[2])
     if not 1 <= size <= 4096:
         raise InputError(f"folder: {text} asks for images of {size}×{size}; allowed: @1 to @4096")
-    return Path(match[1]).expanduser(), size
+    return path_of(match[1]), size
 
 
 def _existing(field: str, path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    if not path.exists():
+    path = path_of(path)
+    if not os.path.exists(path):
         raise InputError(f"{field}: {path} does not exist; allowed: an existing path")
     if path.is_file() != (field == "npz"):
         kind = "file" if path.is_file() else "folder"
@@ -236,15 +239,29 @@ def _from_python(file: str, function: str) -> Data:
         inspect.signature(make).bind()
     except TypeError as error:
         raise InputError(f"data: {function} of {path} needs arguments ({error}); allowed: one without") from None
-    data = make()
-    if not isinstance(data, Data):
-        raise InputError(f"data: {function} of {path} returned {type(data).__name__}; allowed: a rasura.Data")
-    return data
+    with beside(path):
+        made = make()
+    return _as_returned(made, f"{function} of {path}", path.stem)
+
+
+def _as_returned(made: Any, where: str, name: str) -> Data:
+    if isinstance(made, Data):
+        return made
+    parts = made
+    if isinstance(made, Mapping):
+        parts = [made[key] for keys in (("train",), TEST_NAMES) for key in [k for k in keys if k in made][:1]]
+    if not isinstance(parts, (tuple, list)) or len(parts) != 2:
+        kind = f"parts {', '.join(map(str, made))}" if isinstance(made, Mapping) else type(made).__name__
+        raise InputError(
+            f"data: {where} returned {kind}; allowed: a rasura.Data, a pair (train, test) of data sets, or a dict of "
+            f"train and one of {', '.join(TEST_NAMES)}"
+        )
+    return Data.from_datasets(*parts, name=name)
 
 
 def _python_file(file: str) -> Path:
-    path = Path(file).expanduser()
-    if not path.is_file():
+    path = path_of(file)
+    if not os.path.isfile(path):
         raise InputError(f"data: {path} does not exist; allowed: an existing Python file")
     return path.resolve()
 

@@ -16,7 +16,7 @@ from rasura.data import Data, Examples, Request, describe, resolve
 from rasura.errors import InputError, check_seed, unknown
 from rasura.methods._effect import alarms, measure_effect
 from rasura.methods._history import earlier, remembered
-from rasura.models import Card, card_of, save_model, with_card
+from rasura.models import Card, card_of, check_weights, save_model, with_card
 from rasura.progress import Progress, reporting, silent
 from rasura.training import Recipe, predict
 
@@ -211,10 +211,11 @@ def check_fits(model: nn.Module, data: Data, optional: Collection[int] = ()) -> 
         optional: numbers of classes that the model may have no outputs for, as one that was trained without them.
 
     Raises:
-        InputError: wrong image size or channels, another preprocessing than the model was trained with, or another
-            number of outputs.
+        InputError: weights of an unusable kind, wrong image size or channels, another preprocessing than the model was
+            trained with, or another number of outputs.
     """
     card = card_of(model)
+    check_weights(model)
     inputs, _ = data.train.batch(torch.arange(min(2, len(data.train))))
     shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else None
     if card.input_shape and shape and card.input_shape != shape:

@@ -6,7 +6,7 @@ from rasura.models.complete import complete
 from rasura.models.fresh import reinitialised
 from rasura.models.identity import code_behind, identity_of_model
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
-from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
+from rasura.models.logits import MISFITS, check_weights, device_of, logits_of, misfit, to_device
 from rasura.models.text import TEXT_ZOO, for_data
 from rasura.models.zoo import ZOO
 
@@ -18,6 +18,7 @@ __all__ = [
     "Card",
     "build_model",
     "card_of",
+    "check_weights",
     "code_behind",
     "complete",
     "device_of",

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rasura.data import unusable
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, locked, ordinary, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
@@ -187,15 +188,22 @@ def _filled(architecture: str | nn.Module, card: Card, state: dict[str, Tensor],
     else:
         card = replace(card, architecture=architecture)
         model = fresh_model(card)
-    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    expected = model.state_dict()
     if not state.keys() & expected.keys():  # saved from inside DataParallel
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    _compare(expected, {name: tensor.shape for name, tensor in state.items()}, _name_of(architecture), path)
+    _compare(_shapes(expected), _shapes(state), _name_of(architecture), path)
     for name, tensor in state.items():
+        if unusable(tensor) or tensor.is_floating_point() != expected[name].is_floating_point():
+            kind = unusable(tensor) or tensor.dtype
+            raise InputError(f"model: {name} in {path} is a {kind} tensor; allowed: dense {expected[name].dtype}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"model: {name} in {path} holds NaN or infinite weights; allowed: finite weights")
     model.load_state_dict(state)
     return with_card(model.eval(), card)
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _compare(expected: dict[str, torch.Size], found: dict[str, torch.Size], architecture: str, path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rasura.data import unusable
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, first_line
 
@@ -33,6 +34,21 @@ def _in_precision_of(model: nn.Module, inputs: Inputs) -> Inputs:
     if isinstance(inputs, dict):
         return {name: one.to(precision) if one.is_floating_point() else one for name, one in inputs.items()}
     return inputs.to(precision) if inputs.is_floating_point() else inputs
+
+
+def check_weights(model: nn.Module) -> None:
+    """Whether every weight is a dense real number that is there.
+
+    Raises:
+        InputError: weights that are whole numbers, complex, sparse, quantised, or without values (meta).
+    """
+    for name, weight in model.named_parameters():
+        kind = unusable(weight) or ("" if weight.is_floating_point() else str(weight.dtype))
+        if kind:
+            raise InputError(f"model: {name} is a {kind} tensor; allowed: dense floating-point weights with values")
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.quantized"):  # its weights are no parameters
+            raise InputError(f"model: {name} is quantised; allowed: dense floating-point weights with values")
 
 
 MISFITS = (RuntimeError, IndexError, TypeError, ValueError)
