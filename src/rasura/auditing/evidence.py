@@ -124,14 +124,19 @@ def membership_comparisons(scores: Scores, seed: int) -> list[Comparison]:
 
 
 def _signals(scores: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Every model's signals; those beside retrained models are beside the ones that it is not itself."""
+    """Every model's signals; those beside retrained models are beside as many for each of the models.
+
+    A retrained model is seen beside the others, any other model beside all but one of them, on average over which.
+    """
     values = {model: dict(one.values) for model, one in scores.members.items()}
+    names = scores.references
     for model, own in values.items():
-        others = [scores.members[name].values for name in scores.references if name != model]
-        if len(scores.references) > 1:
-            own[RMIA] = relative_likelihood(own[LOSS], np.stack([one[LOSS] for one in others]))
-        if len(scores.references) > 2:
-            own[LIRA] = deviations(own[TRUE_LOG_ODDS], np.stack([one[TRUE_LOG_ODDS] for one in others]))
+        left_out = [model] if model in names else names
+        beside = [[scores.members[name].values for name in names if name != one] for one in left_out]
+        for signal, of, score, least in ((RMIA, LOSS, relative_likelihood, 1), (LIRA, TRUE_LOG_ODDS, deviations, 2)):
+            if len(names) > least:
+                each = [score(own[of], np.stack([one[of] for one in others])) for others in beside]
+                own[signal] = np.mean(each, axis=0)
     return values
 
 
