@@ -252,7 +252,7 @@ def test_the_audited_model_and_a_reference_are_scored_beside_as_many_models(hone
 
 @pytest.mark.slow
 def test_honest_models_are_not_accused_over_wrong_labels():
-    """Twenty models that never saw 60 wrong labels, beside three others. At 5 %, more than three have a chance of 1.6 %."""
+    """Twenty that never saw 60 wrong labels, beside three others. At 5 %, more than three have a chance of 1.6 %."""
     data = load_data("canaries:60@0:digits")
     request = read_samples("canaries:60@0", data)
     original = trained(data, 0)

@@ -19,6 +19,7 @@ from rasura.errors import InputError, check_seed, unknown
 from rasura.files import hash_of_json
 from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.progress import Progress, silent
+from rasura.randomness import seeded
 
 Optimiser = Literal["auto", "sgd", "adamw"]
 Schedule = Literal["one-cycle", "cosine", "constant"]
@@ -298,9 +299,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, share: float) ->
 @contextlib.contextmanager
 def _own_randomness(seed: int, device: torch.device) -> Iterator[torch.Generator]:
     """A generator from `seed`; torch's global state, which dropout draws from, is seeded inside and put back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         yield torch.Generator().manual_seed(seed)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from rasura.activations import Point, anatomy, pooled, tap
 from rasura.data.examples import Inputs
 from rasura.models import device_of, logits_of, to_device
+from rasura.randomness import seeded
 from rasura.training import evaluating
 
 
@@ -41,7 +42,6 @@ def branched(net: nn.Module, inputs: Inputs, make: Callable[[int], nn.Module], s
     head = anatomy(net, inputs).head
     with torch.no_grad(), evaluating(net):
         _, features = Branched(net, head, nn.Identity()).read(to_device(inputs, device_of(net)))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # layers draw from the global generator, which is put back
+    with seeded(seed):
         branch = make(features.shape[1])
     return Branched(net, head, branch.to(features))

@@ -13,6 +13,7 @@ from rasura.data import examples_from
 from rasura.errors import InputError
 from rasura.files import write_whole
 from rasura.progress import Progress, silent
+from rasura.randomness import seeded
 from rasura.training import Batch, Recipe, evaluating, fit
 
 LEAST_SIDE = 8
@@ -236,8 +237,7 @@ def _spread(pair: Pair) -> float:
 def _fresh(images: Tensor, features: int, seed: int) -> Pair:
     """An untrained pair for images of this size, its weights drawn from `seed`."""
     channels, height, width = images.shape[1:]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return Pair(channels, height, width, features)
 
 

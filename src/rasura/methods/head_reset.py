@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rasura.methods._head import chosen_mask, head_of, head_rows
 from rasura.methods.contract import Problem, Reads
+from rasura.randomness import seeded
 
 NORMAL = 0.02
 """Standard deviation that Hugging Face's Conv1D starts with; it cannot reset itself."""
@@ -47,8 +48,7 @@ class HeadReset:
 def _fresh(head: nn.Module, seed: int) -> nn.Module:
     """A copy of the head on the CPU, so that a seed gives the same numbers everywhere, with all of it drawn anew."""
     fresh = copy.deepcopy(head).cpu()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # resets draw from the global generator, which is put back
+    with torch.no_grad(), seeded(seed):
         if callable(getattr(fresh, "reset_parameters", None)):
             fresh.reset_parameters()  # pyright: ignore[reportCallIssue]
         else:

@@ -1,6 +1,5 @@
 """Low-rank adapters (LoRA) on a net's layers, by the peft library: put on, taken off, folded in, stored and loaded."""
 
-import copy
 import importlib
 import re
 import warnings
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,6 +16,9 @@ from torch import Tensor, nn
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, read_json, write_json
 from rasura.models.card import card_of, hash_of_model, with_card
+from rasura.models.copies import copy_of
+from rasura.models.logits import device_of
+from rasura.randomness import seeded
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -86,8 +87,7 @@ def with_new_adapter(model: nn.Module, ranks: Mapping[str, int], seed: int) -> "
         alpha_pattern=exact,
         target_modules="|".join(re.escape(name) for name in ranks),
     )
-    with _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _quiet(), seeded(seed, device_of(model)):
         adapted = peft.get_peft_model(model, config)
     return adapted.eval()
 
@@ -123,7 +123,7 @@ def with_adapters(model: nn.Module, folders: Sequence[str | Path]) -> "PeftModel
     peft = _peft()
     notes = [_note(Path(folder), model) for folder in folders]
     _check_each_once(folders)
-    net, names = copy.deepcopy(model), [f"forgetting_{number}" for number in range(1, len(folders) + 1)]
+    net, names = copy_of(model), [f"forgetting_{number}" for number in range(1, len(folders) + 1)]
     try:
         with _quiet():
             adapted = peft.PeftModel.from_pretrained(net, str(folders[0]), adapter_name=names[0])
