@@ -161,7 +161,7 @@ class ClassDifference:
 
 
 def class_excesses(scores: Scores, decoder: str, layer: str, numbers: Sequence[int]) -> list[ClassDifference]:
-    """How likely each class lies so far above the references, which a mean may hide; none if a model lacks the decoder."""
+    """How likely each class, which a mean may hide, lies so far above; none if a model lacks the decoder."""
     found = []
     for number, right in _class_by_class(scores, decoder, layer, numbers):
         means = [float(right[name].mean()) for name in scores.references]

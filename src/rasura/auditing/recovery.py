@@ -207,7 +207,7 @@ def operator_weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
     """The weight of every learnable linear map, attention's projections too, with the dimension of its outputs.
 
     Raises:
-        InputError: a weight is no parameter: a hook of someone's own computes it at every pass, and would undo a change.
+        InputError: a weight is no parameter: some other hook computes it at every pass, and would undo a change.
     """
     for name, module in model.named_modules():
         part: Any = module

@@ -10,7 +10,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 
 def copy_of(model: nn.Module) -> nn.Module:
-    """A deep copy. Tensors that hooks computed with a gradient, which torch does not copy, are there as plain values."""
+    """A deep copy; what hooks computed with a gradient, which torch does not copy, is there as plain values."""
     attributes = [value for module in model.modules() for value in vars(module).values()]
     computed: dict[int, Any] = {
         id(one): one.detach().clone() for one in attributes if isinstance(one, Tensor) and not one.is_leaf
