@@ -10,6 +10,8 @@ from torch import nn
 import rasura
 from rasura import Data, ForgetSamples, InputError, Recipe
 from rasura.auditing import Shadows, judge, read_scores
+from rasura.auditing.evidence import membership_comparisons
+from rasura.auditing.members import pair_values, relative_likelihood
 from rasura.data import read_samples, resolve
 from rasura.data.sources import load_data
 from rasura.models import card_of, to_card, with_card
@@ -233,3 +235,29 @@ def test_what_is_kept_of_pairs_is_of_the_same_class(honest, canaries):
     assert np.array_equal(canaries.train.labels[members.train_rows].numpy(), members.labels)
     assert np.array_equal(canaries.test.labels[members.held_out_rows].numpy(), members.labels)
     assert len(set(members.held_out_rows.tolist())) == len(members.labels)
+
+
+def test_the_audited_model_and_a_reference_are_scored_beside_as_many_models(honest):
+    """Each reference beside the two others; the model beside each two of the three, on average over which."""
+    scores = honest.scores
+    said = {name: one.values["loss"] for name, one in scores.members.items()}
+    labels = scores.members["model"].labels
+    found = next(row for row in membership_comparisons(scores, 0) if row.layer == "rmia")
+    beside = {one: np.stack([said[name] for name in scores.references if name != one]) for one in scores.references}
+    of_model = np.mean([relative_likelihood(said["model"], others) for others in beside.values()], axis=0)
+    of_references = [relative_likelihood(said[name], others) for name, others in beside.items()]
+    assert found.model == pytest.approx(pair_values(of_model, labels).mean())
+    assert found.references == pytest.approx([pair_values(one, labels).mean() for one in of_references])
+
+
+@pytest.mark.slow
+def test_honest_models_are_not_accused_over_wrong_labels():
+    """Twenty that never saw 60 wrong labels, beside three others. At 5 %, more than three have a chance of 1.6 %."""
+    data = load_data("canaries:60@0:digits")
+    request = read_samples("canaries:60@0", data)
+    original = trained(data, 0)
+    nets = [trained(data, seed, request) for seed in range(1, 24)]
+    references, audited = nets[:3], {str(at): one for at, one in enumerate(nets[3:])}
+    findings = rasura.audit_all(audited, data, request, original, references)
+    accused = [one for one in findings.values() if one.verdict not in ("ERASED", "INCONCLUSIVE")]
+    assert len(accused) <= 3, [(one.verdict, one.reason) for one in accused]

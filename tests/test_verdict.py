@@ -19,6 +19,7 @@ from rasura.auditing import (
     judge,
     reference_name,
 )
+from rasura.auditing.case import Case, Ruling, damaged
 from rasura.auditing.decoded import (
     BIAS,
     FEW_SHOT,
@@ -31,7 +32,7 @@ from rasura.auditing.decoded import (
     PERCEPTRON,
     UNWRAPPED,
 )
-from rasura.auditing.evidence import AREA, LOGITS
+from rasura.auditing.evidence import AREA, LOGITS, retain_comparisons
 from rasura.auditing.statistics import detection_margin
 
 CLASSES, FORGET = 5, 4
@@ -587,3 +588,45 @@ def test_no_class_hides_in_the_mean_over_many():
     wiped = many_classes(wiped=47).ruling
     assert (wiped.verdict, wiped.where) == ("DAMAGED", "output of 'class 47'")
     assert "retrained models name 90.0%" in wiped.reason
+
+
+def losses(
+    classes: int, each: int, seed: int, lost: float = 0.0, references: int = 3, scatter: float = 0.0
+) -> Ruling | None:
+    """The rule of damage on nets of one accuracy, 85 % of every class on average; the model loses more of class 1."""
+    generator = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each).astype(np.int16)
+    easy = np.clip(generator.normal(0.85, 0.06, classes), 0.4, 0.98)[labels]
+
+    def model(lost: float = 0.0) -> list[Decoded]:
+        shift = scatter * generator.normal(size=classes)[labels] - lost * (labels == 1)
+        right = generator.random(len(labels)) < np.clip(easy + shift, 0, 1)
+        said = np.where(right, labels, (labels + 1) % classes).astype(np.int16)
+        return [Decoded(decoder, layer, 0, 0, said) for decoder, layer in ((OUTPUT, "output"), (LINEAR, HEAD_INPUT))]
+
+    models = {MODEL: model(lost), ORIGINAL: model()} | {reference_name(k): model() for k in range(references)}
+    names = tuple(map(str, range(classes)))
+    scores = Scores(labels, np.arange(len(labels)), (0,), names, models)
+    return damaged(Case(scores, (), (), tuple(retain_comparisons(scores, 0)), (), {}, "retrain-equivalent"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "each", "references", "scatter", "trials"),
+    [
+        (10, 50, 3, 0.04, 30),
+        (100, 10, 3, 0.04, 30),
+        (100, 50, 1, 0.02, 30),
+        (1000, 10, 3, 0.04, 6),
+        (1000, 10, 5, 0, 6),
+    ],
+)
+def test_no_class_is_called_damaged_by_chance(classes, each, references, scatter, trials):
+    """At 5 %, more than four of 30 trials have a chance of 1.6 %, more than one of 6 of 3.3 %."""
+    found = [losses(classes, each, seed, 0.0, references, scatter) for seed in range(trials)]
+    assert sum(one is not None for one in found) <= (4 if trials == 30 else 1)
+
+
+@pytest.mark.parametrize(("classes", "each"), [(10, 200), (100, 100)])
+def test_a_class_that_lost_thirty_points_is_damage(classes, each):
+    found = [losses(classes, each, seed, 0.3) for seed in range(10)]
+    assert sum(one is not None and one.where == "output of '1'" for one in found) >= 8

@@ -8,7 +8,7 @@ import numpy as np
 
 from rasura.auditing.comparison import Comparison
 from rasura.auditing.decoded import HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
-from rasura.auditing.evidence import accuracy, class_differences
+from rasura.auditing.evidence import accuracy, class_losses
 from rasura.auditing.gates import Gate
 from rasura.auditing.scores import MEMBERSHIP, MODEL, ORIGINAL, Scores
 from rasura.auditing.statistics import CONFIDENCE, LEAST_MARGIN, TAILS, examples_needed
@@ -90,9 +90,9 @@ def damaged(case: Case) -> Ruling | None:
                 f"{np.mean(one.references):.1%} (margin {100 * one.margin:.1f} points)."
             )
             return Ruling("DAMAGED", one.layer, reason)
-    retained = [number for number in range(len(case.scores.classes)) if number not in case.scores.forget_classes]
-    differences = class_differences(case.scores, OUTPUT, "output", retained)
-    for one in by_holm(differences, [one.below for one in differences]):
+    unasked = {*case.scores.forget_classes, *case.scores.too_few}
+    losses = class_losses(case.scores, [n for n in range(len(case.scores.classes)) if n not in unasked])
+    for one in by_holm(losses, [one.chance for one in losses]):
         if one.model <= one.references - LEAST_MARGIN:
             name = case.class_name(one.number)
             reason = f"It names {one.model:.1%} of {name!r}; retrained models name {one.references:.1%}."

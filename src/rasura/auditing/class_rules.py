@@ -28,7 +28,7 @@ from rasura.auditing.evidence import (
     READERS,
     RUNGS,
     accuracy,
-    class_differences,
+    class_excesses,
 )
 from rasura.auditing.gates import LEAST_ORIGINAL_ACCURACY
 from rasura.auditing.scores import MEMBERSHIP, MODEL, ORIGINAL
@@ -159,8 +159,8 @@ def _residual_class(case: Case) -> Ruling | None:
     if len(case.scores.forget_classes) == 1:
         return None
     for decoder, layer in ((OUTPUT, "output"), (BIAS, "output"), (LINEAR, HEAD_INPUT)):
-        differences = class_differences(case.scores, decoder, layer, case.scores.forget_classes)
-        for one in by_holm(differences, [one.above for one in differences]):
+        differences = class_excesses(case.scores, decoder, layer, case.scores.forget_classes)
+        for one in by_holm(differences, [one.chance for one in differences]):
             if one.model >= one.references + LEAST_MARGIN:
                 name = case.class_name(one.number)
                 reason = (

@@ -1,6 +1,6 @@
 """What the scores say of a model beside the original and the retrained models: answers, decoders, rungs, pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,9 +43,12 @@ from rasura.auditing.outputs import expected_calibration_error, jensen_shannon
 from rasura.auditing.scores import MEMBERSHIP, MODEL, ORIGINAL, Scores
 from rasura.auditing.statistics import (
     PRIOR_ANSWER_SPREAD,
+    PRIOR_SPREAD,
     Estimate,
     chance,
+    chance_of_fewer,
     detection_margin,
+    scatter_between,
     total_variation,
     wilson,
 )
@@ -124,53 +127,77 @@ def membership_comparisons(scores: Scores, seed: int) -> list[Comparison]:
 
 
 def _signals(scores: Scores) -> dict[str, dict[str, np.ndarray]]:
-    """Every model's signals; those beside retrained models are beside the ones that it is not itself."""
+    """Every model's signals; those beside retrained models are beside as many for each of the models.
+
+    A retrained model is seen beside the others, any other model beside all but one of them, on average over which.
+    """
     values = {model: dict(one.values) for model, one in scores.members.items()}
+    names = scores.references
     for model, own in values.items():
-        others = [scores.members[name].values for name in scores.references if name != model]
-        if len(scores.references) > 1:
-            own[RMIA] = relative_likelihood(own[LOSS], np.stack([one[LOSS] for one in others]))
-        if len(scores.references) > 2:
-            own[LIRA] = deviations(own[TRUE_LOG_ODDS], np.stack([one[TRUE_LOG_ODDS] for one in others]))
+        left_out = [model] if model in names else names
+        beside = [[scores.members[name].values for name in names if name != one] for one in left_out]
+        for signal, of, score, least in ((RMIA, LOSS, relative_likelihood, 1), (LIRA, TRUE_LOG_ODDS, deviations, 2)):
+            if len(names) > least:
+                each = [score(own[of], np.stack([one[of] for one in others])) for others in beside]
+                own[signal] = np.mean(each, axis=0)
     return values
 
 
 @dataclass(frozen=True)
 class ClassDifference:
-    """One class by one decoder: how far the model lies above the references' mean, and how likely by chance.
+    """One class by one decoder: how far the model lies from the references' mean, and how likely by chance.
 
     Attributes:
         number: the class.
         original: the original's share of right answers; `model`: the model's; `references`: their mean.
-        above: one-sided p-value for lying above; `below`: for lying below.
+        chance: one-sided p-value.
     """
 
     number: int
     original: float
     model: float
     references: float
-    above: float
-    below: float
+    chance: float
 
 
-def class_differences(scores: Scores, decoder: str, layer: str, numbers: Sequence[int]) -> list[ClassDifference]:
-    """Class by class, for a mean over classes may hide the one that stands out; none if a model lacks the decoder."""
-    right = {model: scores.right(model, decoder, layer) for model in (MODEL, ORIGINAL, *scores.references)}
-    if not scores.references or any(one is None for one in right.values()):
-        return []
+def class_excesses(scores: Scores, decoder: str, layer: str, numbers: Sequence[int]) -> list[ClassDifference]:
+    """How likely each class, which a mean may hide, lies so far above; none if a model lacks the decoder."""
     found = []
-    for number in numbers:
-        each = {model: one[scores.labels == number] for model, one in right.items() if one is not None}
-        means = [float(each[name].mean()) for name in scores.references]
-        paired = each[MODEL] - np.mean([each[name] for name in scores.references], axis=0)
-        difference, error = float(paired.mean()), float(paired.std()) / np.sqrt(len(paired))
-        above, below = (chance(sign * difference, error, means) for sign in (1, -1))
-        found.append(
-            ClassDifference(
-                number, float(each[ORIGINAL].mean()), float(each[MODEL].mean()), float(np.mean(means)), above, below
-            )
-        )
+    for number, right in _class_by_class(scores, decoder, layer, numbers):
+        means = [float(right[name].mean()) for name in scores.references]
+        paired = right[MODEL] - np.mean([right[name] for name in scores.references], axis=0)
+        error = float(paired.std()) / np.sqrt(len(paired))
+        found.append(_difference(scores, number, right, chance(float(paired.mean()), error, means)))
     return found
+
+
+def class_losses(scores: Scores, numbers: Sequence[int]) -> list[ClassDifference]:
+    """How likely the model names so few of each class, given how retrained models differ over all these classes."""
+    each = list(_class_by_class(scores, OUTPUT, "output", numbers))
+    references = [np.stack([right[name] for name in scores.references]) for _, right in each]
+    shared = PRIOR_SPREAD**2
+    if each and len(scores.references) > 1:
+        shared = max(0.0, float(np.mean([scatter_between(rows) for rows in references])))
+    return [
+        _difference(scores, number, right, chance_of_fewer(int(right[MODEL].sum()), rows, shared))
+        for (number, right), rows in zip(each, references, strict=True)
+    ]
+
+
+def _class_by_class(
+    scores: Scores, decoder: str, layer: str, numbers: Sequence[int]
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Every model's answers on each class, right or wrong."""
+    right = {model: scores.right(model, decoder, layer) for model in (MODEL, ORIGINAL, *scores.references)}
+    if scores.references and all(one is not None for one in right.values()):
+        for number in numbers:
+            yield number, {model: one[scores.labels == number] for model, one in right.items() if one is not None}
+
+
+def _difference(scores: Scores, number: int, right: dict[str, np.ndarray], chance: float) -> ClassDifference:
+    means = {model: float(one.mean()) for model, one in right.items()}
+    references = float(np.mean([means[name] for name in scores.references]))
+    return ClassDifference(number, means[ORIGINAL], means[MODEL], references, chance)
 
 
 def _on_examples(

@@ -13,60 +13,41 @@ LEAST_SPREAD = 1e-3
 """Standard deviation of log-odds below which models count as saying the same."""
 
 
-def rmia(
-    target_probability: np.ndarray,
-    reference_probabilities: np.ndarray,
-    population_target: np.ndarray,
-    population_references: np.ndarray,
-    gamma: float = 2.0,
-    a: float = 0.3,
-) -> np.ndarray:
-    """RMIA score `[N]`: the share of a population that each example beats by a likelihood ratio of γ or more, 0..1.
+def rmia(target_probability: np.ndarray, reference_probabilities: np.ndarray, a: float = 0.3) -> np.ndarray:
+    """Likelihood ratio `[N]` of each example, 0 or more: what the target says of it by what is expected of any model.
 
-    The ratio of x to z is [p(x) / r(x)] / [p(z) / r(z)], with p what the target says of the true class and r what it
-    is expected to say, ((1 + a) · mean over references + 1 − a) / 2. Half of that stands for models that saw x; there
-    are none here, and their mean is taken as a · mean + 1 − a. Memory grows with N + Z, not with N · Z.
+    p(x) / r(x), with p what the target says of the true class and r what it is expected to say, ((1 + a) · mean over
+    references + 1 − a) / 2. Half of that stands for models that saw x; there are none here, and their mean is taken as
+    a · mean + 1 − a.
 
-    It sees no more than the target's probability holds: behind a mask all are 0, and where a net is sure all are 1. Of
-    a class that they never saw, references say next to nothing, so that the target alone decides: there `lira` says
-    more.
+    It sees no more than the target's probability holds: behind a mask all are 0. Of a class that they never saw,
+    references say next to nothing, so that the target alone decides: there `lira` says more.
 
     Args:
         target_probability: of the true class under the audited model, `[N]`, 0..1.
         reference_probabilities: the same under J models that saw none of the examples, `[J, N]`.
-        population_target: of Z further examples that no model saw, of the same classes, `[Z]`. Examples that are scored
-            should not be among them.
-        population_references: `[J, Z]`.
-        gamma: above 0; the larger, the fewer examples stand out.
         a: 0..1; 1 if models that saw an example say no more of it than others, 0 if they are sure of it. 0.3 is the
             authors' default; they tune it by attacking a reference.
 
     Raises:
-        InputError: shapes that do not match, values that are no probabilities, gamma or a out of range.
+        InputError: shapes that do not match, values that are no probabilities, or a out of range.
 
     Source: Zarifzadeh, Liu and Shokri, ICML 2024, the offline attack.
+    Differs: the ratio itself in place of the share of a population whose ratio it exceeds γ-fold. With γ = 2 that share
+    is 0 for every example of a net that is sure of all of them, and above 0 for all once it is unsure of a single one:
+    the area under the curve of honest models is 50 % or next to 0 by that one example. The ratio ranks them alike.
 
-    >>> target, references = np.array([0.9, 0.9]), np.array([[0.1, 0.9]])
-    >>> rmia(target, references, np.array([0.5, 0.5, 0.25, 0.1]), np.full((1, 4), 0.5), a=1.0).tolist()
-    [1.0, 0.5]
+    >>> rmia(np.array([0.9, 0.9]), np.array([[0.1, 0.8]]), a=1.0).round(3).tolist()
+    [9.0, 1.125]
     """
-    if not gamma > 0 or not 0 <= a <= 1:
-        raise InputError(f"gamma, a: {gamma}, {a}; allowed: above 0, and 0 to 1")
+    if not 0 <= a <= 1:
+        raise InputError(f"a: {a}; allowed: 0 to 1")
     _check_shapes("reference_probabilities", target_probability, reference_probabilities)
-    _check_shapes("population_references", population_target, population_references)
-    if not len(population_target):
-        raise InputError("population_target: 0 examples; allowed: 1 or more")
-    each = (target_probability, reference_probabilities, population_target, population_references)
-    if not all(((values >= 0) & (values <= 1)).all() for values in each):
+    if not all(((values >= 0) & (values <= 1)).all() for values in (target_probability, reference_probabilities)):
         raise InputError("probabilities: outside 0..1 or NaN; allowed: 0 to 1")
-    own = target_probability / _expected(reference_probabilities, a)
-    others = np.sort(population_target / _expected(population_references, a))
-    return np.searchsorted(others, own / gamma, side="right") / len(others)
-
-
-def _expected(references: np.ndarray, a: float) -> np.ndarray:
+    expected = ((1 + a) * reference_probabilities.mean(0) + 1 - a) / 2
     # With a = 1 and references that say 0, nothing at all would be expected, and 0 / 0 is no number.
-    return np.maximum(((1 + a) * references.mean(0) + 1 - a) / 2, 1e-30)
+    return target_probability / np.maximum(expected, 1e-30)
 
 
 def u_lira(target: np.ndarray, unlearned: np.ndarray, never: np.ndarray) -> np.ndarray:

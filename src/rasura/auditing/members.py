@@ -127,17 +127,13 @@ def roc_curves(members: Mapping[str, Members]) -> dict[str, Any]:
 
 
 def relative_likelihood(own: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Robust membership inference `[2, P]`: the share of held-out examples that an example is more likely than.
+    """Robust membership inference `[2, P]` (`rmia`).
 
     Args:
         own: `[2, P]`, the model's log-likelihoods of the true classes.
         others: `[J, 2, P]`, those of retrained models, none of which has seen the training examples.
-
-    Source: Zarifzadeh, Liu and Shokri, 2024.
     """
-    ours, theirs = np.exp(own), np.exp(others)
-    population, beside = ours[0], theirs[:, 0]
-    return np.stack([rmia(ours[part], theirs[:, part], population, beside) for part in (0, 1)])
+    return np.stack([rmia(np.exp(own[part]), np.exp(others[:, part])) for part in (0, 1)])
 
 
 def deviations(own: np.ndarray, others: np.ndarray) -> np.ndarray:

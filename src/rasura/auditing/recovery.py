@@ -3,7 +3,6 @@
 No function changes the model that it is given. What they bring back says something only beside retrained models.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from rasura.activations import is_operator
 from rasura.auditing.decoders import standardised
 from rasura.auditing.probe import Probe
 from rasura.errors import InputError
-from rasura.models import device_of, logits_of, to_device
+from rasura.models import copy_of, device_of, logits_of, settle_weight, to_device
 from rasura.training import predict
 
 SCORED_FORGET, SCORED_RETAINED = 300, 250
@@ -72,7 +70,7 @@ def batch_norm_recalibrated(model: nn.Module, probe: Probe, seed: int) -> Tensor
     Source: Izmailov et al. (2018), "Averaging weights leads to wider optima and better generalization": statistics
     are computed anew after weights were changed. Differs: dropout stays off.
     """
-    copied = copy.deepcopy(model).eval()
+    copied = copy_of(model).eval()
     norms = [module for module in copied.modules() if isinstance(module, _BatchNorm) and _is_running(module)]
     if not norms:
         return None
@@ -198,11 +196,10 @@ def linear_stitch(
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """A deep copy in eval mode in which no operator's weight is computed from others."""
-    copied = copy.deepcopy(model).eval()
-    for module in copied.modules():
-        if is_operator(module) and is_parametrized(module, "weight"):
-            remove_parametrizations(module, "weight")
+    """A copy in eval mode in which no operator's weight is computed from others."""
+    copied = copy_of(model).eval().requires_grad_(True)
+    for module in filter(is_operator, copied.modules()):
+        settle_weight(module)
     return copied
 
 
@@ -210,7 +207,7 @@ def operator_weights(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
     """The weight of every learnable linear map, attention's projections too, with the dimension of its outputs.
 
     Raises:
-        InputError: a weight is no parameter: a hook computes it at every pass, and would undo a change.
+        InputError: a weight is no parameter: some other hook computes it at every pass, and would undo a change.
     """
     for name, module in model.named_modules():
         part: Any = module

@@ -4,7 +4,6 @@ Any net learns a class from enough labels, one that never saw it too: a run tell
 retrained models. No function changes the model that it is given; the same seed gives the same bits.
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from rasura.auditing.probe import Probe
 from rasura.auditing.recovery import operator_weights, plain_copy, spread
 from rasura.data import Examples
 from rasura.errors import InputError
-from rasura.models import logits_of
+from rasura.models import copy_of, logits_of
 from rasura.progress import Progress, silent
 from rasura.training import Batch, Loss, Recipe, fit, predict, resolved
 
@@ -183,7 +182,7 @@ def pruned(model: nn.Module, share: float) -> nn.Module:
 
 
 def _trainable(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).requires_grad_(True)
+    return copy_of(model).requires_grad_(True)
 
 
 def _few(examples: Examples, probe: Probe, shots: int, seed: int) -> Examples:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rasura.auditing.decoded import Decoded
 from rasura.auditing.members import Members
+from rasura.auditing.probe import LEAST_EXAMPLES
 
 ORIGINAL, MODEL = "original", "model"
 RANDOM_NET, RAW_INPUTS = "random net", "raw inputs"
@@ -58,6 +59,12 @@ class Scores:
     def references(self) -> list[str]:
         """The names of the retrained models."""
         return [name for name in self.models if name not in (ORIGINAL, MODEL)]
+
+    @property
+    def too_few(self) -> tuple[int, ...]:
+        """Numbers of the classes that have too few examples to be asked about one by one."""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        return tuple(np.flatnonzero(counts < LEAST_EXAMPLES).tolist())
 
     def recast(self, roles: Mapping[str, str]) -> "Scores":
         """The same table with models in other roles, by the names that they have now; all others are left out."""

@@ -149,6 +149,44 @@ def chance(difference: float, error: float, scores: Sequence[float], prior: floa
     return float(t.sf(difference / max(1e-9, math.hypot(error, deviation * math.sqrt(1 + 1 / len(scores)))), freedom))
 
 
+def scatter_between(answers: np.ndarray) -> float:
+    """Variance of the share of right answers between models, beyond what chance within each example makes of it.
+
+    Below 0 where the models' shares lie closer than that by chance.
+
+    Args:
+        answers: 0 or 1 `[J, n]`, of J ≥ 2 models on the same examples.
+    """
+    of_shares, within = np.var(answers.mean(1), ddof=1), np.var(answers, axis=0, ddof=1).mean()
+    return float(of_shares - within / answers.shape[1])
+
+
+def chance_of_fewer(right: int, references: np.ndarray, shared: float) -> float:
+    """One-sided p-value of so few right answers of one more retrained model: the tail of a beta-binomial distribution.
+
+    Its mean is the references' share of right answers; its scatter is what examples leave to chance, in n answers of
+    the model and J n of the references, and how retrained models differ: the references' own, drawn towards `shared`
+    (see `moderated`). It holds with ten examples too, where a normal approximation does not.
+
+    Args:
+        right: the model's right answers, of n.
+        references: 0 or 1 `[J, n]`, the retrained models' on the same examples.
+        shared: variance between retrained models that is expected (see `scatter_between`).
+
+    >>> round(chance_of_fewer(20, np.ones((3, 40)), 0.0), 6) < 1e-5 < chance_of_fewer(38, np.ones((3, 40)), 0.0)
+    True
+    """
+    from scipy.stats import betabinom
+
+    models, examples = references.shape
+    own = max(0.0, scatter_between(references)) if models > 1 else 0.0
+    between = (PRIOR_WEIGHT * shared + (models - 1) * own) / (PRIOR_WEIGHT + models - 1)
+    mean = (references.sum() + 0.5) / (references.size + 1)
+    variance = between * (1 + 1 / models) + mean * (1 - mean) / references.size
+    counted = max(mean * (1 - mean) / variance - 1, 1e-3)
+    return float(betabinom.pmf(np.arange(right + 1), examples, mean * counted, (1 - mean) * counted).sum())
+
+
 def equivalence_margin(
     scores: Sequence[float], gap: Estimate, prior: float = PRIOR_SPREAD, least: float = LEAST_MARGIN
 ) -> float:

@@ -42,6 +42,6 @@ def branched(net: nn.Module, inputs: Inputs, make: Callable[[int], nn.Module], s
     head = anatomy(net, inputs).head
     with torch.no_grad(), evaluating(net):
         _, features = Branched(net, head, nn.Identity()).read(to_device(inputs, device_of(net)))
-    with seeded(seed):  # layers draw from the global generator
+    with seeded(seed):
         branch = make(features.shape[1])
     return Branched(net, head, branch.to(features))

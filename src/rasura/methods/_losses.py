@@ -3,7 +3,6 @@
 A batch of `_examples.joined(forget, retain)` holds both sides: positions below `border` are to be forgotten.
 """
 
-import copy
 from collections.abc import Iterator
 from typing import Literal
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from rasura.errors import unknown
 from rasura.methods._branch import Branched
-from rasura.models import logits_of
+from rasura.models import copy_of, logits_of
 from rasura.training import Batch, Loss, cross_entropy
 
 Statistics = Literal["follow", "hold"]
@@ -22,7 +21,7 @@ Statistics = Literal["follow", "hold"]
 
 def frozen(model: nn.Module) -> nn.Module:
     """A copy that only speaks: eval mode, no gradients."""
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    return copy_of(model).eval().requires_grad_(False)
 
 
 def divergence(target: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:

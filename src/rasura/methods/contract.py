@@ -1,6 +1,5 @@
 """The contract of a method: what it is given, what it returns, and the checks around every call."""
 
-import copy
 import importlib
 import pkgutil
 import time
@@ -16,7 +15,7 @@ from rasura.data import Data, Examples, Request, describe, resolve
 from rasura.errors import InputError, check_seed, unknown
 from rasura.methods._effect import alarms, measure_effect
 from rasura.methods._history import earlier, remembered
-from rasura.models import Card, card_of, check_weights, save_model, with_card
+from rasura.models import Card, card_of, check_weights, copy_of, save_model, with_card
 from rasura.progress import Progress, reporting, silent
 from rasura.training import Recipe, predict
 
@@ -52,7 +51,7 @@ class Problem:
 
     def copy_of_model(self) -> nn.Module:
         """A deep copy to work on, every parameter trainable."""
-        return copy.deepcopy(self.model).requires_grad_(True)
+        return copy_of(self.model).requires_grad_(True)
 
     def require_classes(self, method: str) -> tuple[int, ...]:
         """The classes to forget.

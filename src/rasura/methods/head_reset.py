@@ -48,7 +48,7 @@ class HeadReset:
 def _fresh(head: nn.Module, seed: int) -> nn.Module:
     """A copy of the head on the CPU, so that a seed gives the same numbers everywhere, with all of it drawn anew."""
     fresh = copy.deepcopy(head).cpu()
-    with torch.no_grad(), seeded(seed):  # resets draw from the global generator
+    with torch.no_grad(), seeded(seed):
         if callable(getattr(fresh, "reset_parameters", None)):
             fresh.reset_parameters()  # pyright: ignore[reportCallIssue]
         else:

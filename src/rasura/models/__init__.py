@@ -3,6 +3,7 @@
 from rasura.models.build import FAMILIES, build_model
 from rasura.models.card import Card, card_of, hash_of_model, with_card
 from rasura.models.complete import complete
+from rasura.models.copies import copy_of, settle_weight
 from rasura.models.fresh import reinitialised
 from rasura.models.identity import code_behind, identity_of_model
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
@@ -21,6 +22,7 @@ __all__ = [
     "check_weights",
     "code_behind",
     "complete",
+    "copy_of",
     "device_of",
     "for_data",
     "fresh_model",
@@ -31,6 +33,7 @@ __all__ = [
     "misfit",
     "reinitialised",
     "save_model",
+    "settle_weight",
     "to_card",
     "to_device",
     "with_card",

@@ -1,6 +1,5 @@
 """Low-rank adapters (LoRA) on a net's layers, by the peft library: put on, taken off, folded in, stored and loaded."""
 
-import copy
 import importlib
 import json
 import re
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, hash_of_json, ordinary, read_json, write_json
 from rasura.models.card import card_of, hash_of_model, with_card
+from rasura.models.copies import copy_of
 from rasura.models.header import shapes_in
 from rasura.models.logits import device_of
 from rasura.randomness import seeded
@@ -132,7 +132,7 @@ def with_adapters(model: nn.Module, folders: Sequence[str | Path]) -> "PeftModel
     """
     notes = [_note(Path(folder), model) for folder in folders]
     _check_each_once(folders)
-    net, names = copy.deepcopy(model), [f"forgetting_{number}" for number in range(1, len(folders) + 1)]
+    net, names = copy_of(model), [f"forgetting_{number}" for number in range(1, len(folders) + 1)]
     configs = [_config(_ranks_in(Path(folder), model)) for folder in folders]
     with _quiet(), seeded(0, device_of(model)):
         adapted = _peft().get_peft_model(net, configs[0], adapter_name=names[0])

@@ -8,6 +8,7 @@ from torch import nn
 
 from rasura.errors import InputError
 from rasura.models.card import card_of
+from rasura.models.copies import copy_of
 from rasura.models.load import fresh_model
 from rasura.models.logits import device_of
 from rasura.randomness import seeded
@@ -40,7 +41,7 @@ def reinitialised(model: nn.Module, seed: int) -> nn.Module:
 
 def _reset_all(model: nn.Module) -> tuple[nn.Module, list[str]]:
     """A copy after every module's own reset, and the names of the parameters that none of them reached."""
-    fresh = copy.deepcopy(model).requires_grad_(True)
+    fresh = copy_of(model).requires_grad_(True)
     for parameter in fresh.parameters():
         parameter.fill_(math.nan)
     for module in fresh.modules():

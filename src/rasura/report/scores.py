@@ -67,7 +67,7 @@ _ELSEWHERE = {
 }
 SIGNALS = {
     "attack": ("Attack", "logistic regression on the four below (AUC)"),
-    "rmia": ("RMIA", "likelihood beside the retrained models’ and the other pairs’ (AUC)"),
+    "rmia": ("RMIA", "likelihood beside the retrained models’ (AUC)"),
     "lira": ("LiRA", "log-odds in deviations from the retrained models’ (AUC)"),
     "loss": ("Loss", "members have the lower loss (AUC)"),
     "entropy": ("Entropy", "members get the surer answer (AUC)"),

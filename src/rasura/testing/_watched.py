@@ -116,7 +116,7 @@ def quiet() -> Iterator[None]:
 
 
 def portrait_of(model: nn.Module) -> dict[str, Any]:
-    """All that must stay of a model: weights, gradients, modes, hooks and attributes, by what to call them."""
+    """All that must stay of a model: weights, gradients, modes, hooks, classes, attributes, by what to call them."""
     portrait: dict[str, Any] = {name: _bits(tensor) for name, tensor in tensors_of(model).items()}
     for name, parameter in model.named_parameters():
         portrait[f"requires_grad of {name}"] = parameter.requires_grad
@@ -124,6 +124,7 @@ def portrait_of(model: nn.Module) -> dict[str, Any]:
     portrait |= {f"hooks of {name}": hooks for name, hooks in hooks_of(model).items()}
     for name, module in model.named_modules():
         label = name or "the model"
+        portrait[f"class of {label}"] = id(type(module)), sorted(set(vars(type(module))) - {"__slotnames__"})
         portrait[f"parts of {label}"] = [*module._parameters, *module._buffers, *module._modules]
         own = {key: value for key, value in vars(module).items() if key not in HOOKS}
         portrait[f"attributes of {label}"] = sorted(own)
