@@ -317,9 +317,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 
 
 def _names(data: Any, given: Sequence[str]) -> tuple[str, ...]:
-    """Class names; a number that is not itself a name stands for the class at that place."""
-    numbered = [int(one) if one.isdecimal() and one not in data.classes else one for one in given]
-    return tuple(data.classes[number] for number in data.class_numbers(numbered)) if numbered else ()
+    """The data's own names of the classes."""
+    return tuple(data.classes[number] for number in data.class_numbers(given)) if given else ()
 
 
 def _search(data: Any, options: Forget) -> rasura.Search | None:
