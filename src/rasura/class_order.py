@@ -47,13 +47,20 @@ def ordered(model: nn.Module, data: Data, request: Request) -> Ordered:
     names = _names_of_outputs(model, data)
     if not names:
         return Ordered(data, request)
-    turned, by_number = in_order(data, names), only_numbered(data, names)
+    turned = in_order(data, names)
+    return Ordered(turned, asked_in(request, data, turned), told(data, turned), only_numbered(data, names))
+
+
+def told(data: Data, turned: Data) -> tuple[str, ...]:
+    """What a person should know of data that were brought into another order; nothing if they were not."""
     if turned is data:
-        return Ordered(data, request)
-    told = f"classes: the model counts them otherwise than {data.name}; they were matched by name: {_moved(data, turned)}"
-    if by_number:
-        told = f"classes: {data.name} numbers them only; the numbers were taken for the model's: {_moved(data, turned)}"
-    return Ordered(turned, asked_in(request, data, turned), (told,), by_number)
+        return ()
+    how = "were matched by name"
+    if only_numbered(data, turned.classes):
+        how = f"have no names in {data.name}, so that their numbers were taken for the model's"
+    elif len(turned.classes) > len(data.classes):
+        how = f"were matched by name; {len(turned.classes) - len(data.classes)} of the model's have no examples"
+    return (f"classes: the model counts them otherwise than {data.name}; they {how}: {_moved(data, turned)}",)
 
 
 def places(model: nn.Module, data: Data, outputs: int, lacking: Collection[int] = ()) -> list[int]:
@@ -106,10 +113,10 @@ def check_order(
             f"classes: {data.name} names none, and by number the model is right for {look.share:.0%} of the training "
             f"examples; allowed: data that name their classes as the model does, {listed(data.classes)}"
         )
-    told = [*_wholesale(look, data)]
+    doubts = [*_wholesale(look, data)]
     for number in (one for one in forget if one not in gone):
-        told += _unknown_class(look, model, data, number, gone)
-    return tuple(told)
+        doubts += _unknown_class(look, model, data, number, gone)
+    return tuple(doubts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,8 +214,8 @@ def _unknown_class(look: _Look, model: nn.Module, data: Data, number: int, gone:
     there = _Look.of(model, data.train, [answer], LOOKED // MOST_CLASSES)
     if called >= 0.5 and answer not in gone and len(there.labels) and there.share < 0.5:
         raise InputError(
-            f"classes: {found}, and calls {called:.0%} {data.classes[answer]!r}, whose own it does not; allowed: classes "
-            "in the order of the model's outputs, or a model that names them"
+            f"classes: {found}, and calls {called:.0%} {data.classes[answer]!r}, whose own it does not; allowed: "
+            "classes in the order of the model's outputs, or a model that names them"
         )
     yield f"classes: {found}; has it forgotten the class already, or is it not the model of these data?"
 

@@ -12,14 +12,26 @@ import torch
 from torch import nn
 
 from rasura.auditing import Goal, Shadows, read_scores
+from rasura.class_order import ordered
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_data, resolve
+from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_data, in_order, matched, resolve
 from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
 from rasura.finding import NO_SHADOWS, Finding, audit_all, recomputed
 from rasura.memory import peak_memory
 from rasura.methods.contract import Method, forget, name_of
-from rasura.models import card_of, device_of, for_data, fresh_model, hash_of_model, to_card, with_card, write_model
+from rasura.models import (
+    card_of,
+    device_of,
+    for_data,
+    fresh_model,
+    hash_of_model,
+    library_names,
+    named,
+    to_card,
+    with_card,
+    write_model,
+)
 from rasura.models.card import Card
 from rasura.progress import Progress
 from rasura.strength import Search, search_strength
@@ -96,9 +108,10 @@ def train_run(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = fresh_model(card)
+        turned = _as_begun(model, data)
         fit(
             model,
-            data.train.take(kept),
+            turned.train.take(kept),
             recipe,
             seed,
             checkpoint=partial / CHECKPOINT,
@@ -106,10 +119,18 @@ def train_run(
             label=f"train {folder.name}",
         )
         used = training | {"recipe": asdict(resolved(recipe, model))}
-        write_model(with_card(model, to_card(architecture, data, training=used)), partial)
+        with_card(model, to_card(architecture, turned, training=used))
+        write_model(named(model, turned.classes), partial)
 
     make_run(folder, spec, work, keep=CHECKPOINT)
     return load_run(folder, architecture)
+
+
+def _as_begun(model: nn.Module, data: Data) -> Data:
+    """The data in the order of a model that brings names of these very classes with it, as a pretrained one does."""
+    names = library_names(model)
+    same = len(matched(data.classes, names)) == len(data.classes) == len(names)
+    return in_order(data, names) if same else data
 
 
 def forget_run(
@@ -130,12 +151,13 @@ def forget_run(
     With a `search`, the method's strength is searched (`search_strength`).
     """
     earlier = [entry["request"] for entry in card_of(model).history if "request" in entry]
+    asked = ordered(model, data, request)
     spec = {
         "kind": "forget",
         "method": name_of(method),
         "settings": asdict(method),  # pyright: ignore[reportArgumentType]
-        "data": hash_of_data(data),
-        **_asked(request, data),
+        "data": hash_of_data(asked.data),
+        **_asked(asked.request, asked.data),
         "model": hash_of_model(model),
         "seed": seed,
         **({"search": asdict(search)} if search else {}),
@@ -170,10 +192,11 @@ def audit_runs(
     shadows: Shadows = NO_SHADOWS,
 ) -> dict[str, dict[str, Any]]:
     """Audit models by name into one run folder each; those that are there already are read. Their `verdict.json`."""
+    asked = ordered(original, data, request)
     spec = {
         "kind": "audit",
-        "data": hash_of_data(data),
-        **_asked(request, data),
+        "data": hash_of_data(asked.data),
+        **_asked(asked.request, asked.data),
         "original": hash_of_model(original),
         "references": [hash_of_model(one) for one in references],
         "seed": seed,

@@ -2,7 +2,7 @@
 
 from rasura.models.build import FAMILIES, build_model
 from rasura.models.card import Card, card_of, hash_of_model, with_card
-from rasura.models.complete import by_class, complete
+from rasura.models.complete import by_class, complete, own_outputs
 from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
@@ -30,6 +30,7 @@ __all__ = [
     "logits_of",
     "misfit",
     "named",
+    "own_outputs",
     "reinitialised",
     "save_model",
     "to_card",

@@ -46,6 +46,11 @@ def complete(model: nn.Module, answers: Tensor, classes: int, places: Sequence[i
     return with_card(Complete(model, classes, places, as_shares), card_of(model))
 
 
+def own_outputs(model: nn.Module, logits: Tensor) -> Tensor:
+    """The columns of a model's logits `[B, K]` that are outputs of its own, in their order."""
+    return logits[:, model.places] if isinstance(model, Complete) else logits
+
+
 def by_class(model: nn.Module, outputs: Tensor) -> Tensor:
     """Rows that belong to a model's outputs (its head's weights, say) in the order of the classes.
 

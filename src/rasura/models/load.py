@@ -16,6 +16,7 @@ from rasura.files import hash_of_file, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
 from rasura.models.build import build_model, load_hugging_face, parse_architecture
 from rasura.models.card import Card, card_of, with_card
+from rasura.models.names import library_names
 from rasura.models.zoo import ZOO
 
 WEIGHTS, DESCRIPTION, ADAPTER = "model.safetensors", "model.json", "adapter"
@@ -77,7 +78,9 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
             raise InputError(
                 f"architecture: {path} holds weights alone; allowed: an architecture, e.g. resnet8,width=16"
             )
-        return _filled(architecture, like or Card(), read_weights(path), path)
+        model = _filled(architecture, like or Card(), read_weights(path), path)
+        names = library_names(model)  # a card that was made of the data does not know the model's order
+        return with_card(model, replace(card_of(model), classes=names)) if like and names else model
     raise InputError(f"model: {path} holds none; allowed: a model folder, a Hugging Face folder, a file of weights")
 
 
