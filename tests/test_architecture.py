@@ -16,7 +16,7 @@ FLOORS = [
     {"data"},
     {"models"},
     {"training"},
-    {"activations"},
+    {"activations", "class_order"},
     {"methods", "auditing"},
     {"recipes", "report", "strength"},
     {"contents"},

@@ -445,7 +445,7 @@ def test_a_class_without_training_examples_cannot_be_forgotten():
 
 
 def test_something_else_is_no_request():
-    with pytest.raises(InputError, match="request: got list; allowed: ForgetClasses, ForgetSamples"):
+    with pytest.raises(InputError, match="request: got list; allowed: a list of classes, ForgetClasses"):
         resolve(["cat"], small())  # pyright: ignore[reportArgumentType]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rasura.data import Examples, are_images
 from rasura.data.examples import Inputs
 from rasura.errors import InputError
-from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
+from rasura.models import MISFITS, device_of, logits_of, misfit, own_outputs, to_device
 from rasura.progress import Progress, silent
 from rasura.training import evaluating
 
@@ -240,7 +240,8 @@ def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
     if not operators:
         kinds = sorted({type(module).__name__ for module in modules.values()})
         raise InputError(f"model: no learnable linear map runs ({', '.join(kinds)}); allowed: Linear or Conv layers")
-    heads = [name for name, _, output in calls if name in operators and _is(output, logits)]
+    wanted = own_outputs(model, logits)
+    heads = [name for name, _, output in calls if name in operators and _is(output, wanted)]
     head = heads[-1] if heads else operators[-1]
     operators = (*(name for name in operators if name != head), head)
     order = list(dict.fromkeys(name for name, _, _ in calls))

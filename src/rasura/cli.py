@@ -18,7 +18,7 @@ import tyro
 
 import rasura
 from rasura.auditing import Shadows
-from rasura.data import read_samples
+from rasura.data import in_order, read_samples
 from rasura.errors import InputError, unknown
 from rasura.options import Audit, Bench, Compare, Demo, Forget, Recompute, Report, Train
 from rasura.tables import print_comparison, print_findings, print_summary, qualified
@@ -131,6 +131,8 @@ def _demo(arguments: list[str]) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    from rasura.class_order import told
+    from rasura.models import class_names_of
     from rasura.progress import terminal
     from rasura.runs import train_run
     from rasura.training import Recipe
@@ -141,6 +143,8 @@ def _train(arguments: list[str]) -> int:
     samples = read_samples(options.without_samples, data) if options.without_samples else None
     with terminal() as progress:
         model = train_run(data, options.model, recipe, without, options.seed, options.out, progress, samples)
+        given, data = data, in_order(data, class_names_of(model))
+        _say(told(given, data))
         held_out = rasura.predict(model, data.test, progress=progress).argmax(1)
     kept = [name for name in data.classes if name not in without]
     asked = [data.classes[number] not in without for number in data.test.labels.tolist()]
@@ -172,8 +176,7 @@ def _forget(arguments: list[str]) -> int:
     search = _search(data, options)
     with terminal() as progress:
         _, record = forget_run(model, data, request, method, options.seed, options.out, progress, search)
-    for line in record["warnings"]:
-        print(f"rasura: {line}", file=sys.stderr)
+    _say(record["warnings"])
     if options.json:
         _print_json({"model": str(options.out), **record})
         return 0
@@ -220,6 +223,7 @@ def _audit(arguments: list[str]) -> int:
 
 
 def _report_finding(found: dict[str, Any], folder: Path, require: str | None, json: bool) -> int:
+    _say(found.get("warnings", ()))
     if json:
         _print_json(_brief(found))
     else:
@@ -231,6 +235,7 @@ def _report_finding(found: dict[str, Any], folder: Path, require: str | None, js
 
 
 def _compare(arguments: list[str]) -> int:
+    from rasura.class_order import ordered
     from rasura.compare import PAGE, compare
     from rasura.methods import method_class, names
     from rasura.progress import terminal
@@ -243,6 +248,7 @@ def _compare(arguments: list[str]) -> int:
     request = rasura.ForgetClasses(_names(data, options.forget))
     model = _load(options.model, options, data)
     references = [_load(path, options, data) for path in options.reference]
+    _say(ordered(model, data, request).warnings)
     search = rasura.Search(options.budget) if options.strength else None
     with terminal() as progress:
         rows, failed = compare(model, data, request, methods, references, options.out, progress, options.seed, search)
@@ -319,10 +325,14 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 # ------------------------------------------------------------------------------------------------ shared
 
 
+def _say(warnings: Sequence[str]) -> None:
+    for line in warnings:
+        print(f"rasura: {line}", file=sys.stderr)
+
+
 def _names(data: Any, given: Sequence[str]) -> tuple[str, ...]:
-    """Class names; a number that is not itself a name stands for the class at that place."""
-    numbered = [int(one) if one.isdecimal() and one not in data.classes else one for one in given]
-    return tuple(data.classes[number] for number in data.class_numbers(numbered)) if numbered else ()
+    """The data's own names of the classes."""
+    return tuple(data.classes[number] for number in data.class_numbers(given)) if given else ()
 
 
 def _search(data: Any, options: Forget) -> rasura.Search | None:

@@ -56,6 +56,29 @@ def alone(name: str, failed: dict[str, str] | None) -> Iterator[None]:
         failed[name] = kind + first_line(error)
 
 
+def said(value: object) -> str:
+    """A value of the wrong kind, for a message: itself where it is a short word or number, its kind otherwise.
+
+    >>> said("x"), said(None), said(int), said([0] * 99), said(10**5000)
+    ("'x'", 'None', 'the class int', 'list', 'int')
+    """
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    short = value is None or isinstance(value, float) or (isinstance(value, str) and len(value) <= 40)
+    return repr(value) if short or (isinstance(value, int) and abs(value) < 10**18) else type(value).__name__
+
+
+def expect(field: str, value: object, kind: type | tuple[type, ...], allowed: str) -> None:
+    """Refuse a value of another kind than is wanted.
+
+    >>> expect("data", None, dict, "a dict")
+    Traceback (most recent call last):
+    rasura.errors.InputError: data: got None; allowed: a dict
+    """
+    if not isinstance(value, kind):
+        raise InputError(f"{field}: got {said(value)}; allowed: {allowed}")
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; its kind where it says nothing.
 

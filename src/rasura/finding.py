@@ -47,8 +47,9 @@ from rasura.auditing import (
     write_scores,
 )
 from rasura.auditing.illustrations import stage_maps, with_maps_of
+from rasura.class_order import check_order, ordered, places
 from rasura.contents import SHOWN, about, judged
-from rasura.data import Data, ForgetClasses, Request, resolve
+from rasura.data import Data, ForgetClasses, Request, as_request, resolve
 from rasura.errors import InputError, check_seed, unknown
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
@@ -173,10 +174,15 @@ def auditor(
 ) -> Callable[[str, nn.Module], Finding]:
     """A function that audits a model under a name, as `audit` does; at its first call it measures the others."""
     check_seed(seed)
+    asked = ordered(original, data, as_request(request))
+    data, request = asked.data, asked.request
     _check_words(goal, request, also)
     lacking = resolve(request, data).forget_classes
     anchors = {ORIGINAL: _fitting(original, data)}
+    warnings = (*asked.warnings, *check_order(original, data, lacking, by_number=asked.by_number))
     anchors |= {reference_name(k): _fitting(one, data, lacking) for k, one in enumerate(references)}
+    for reference in list(anchors.values())[1:]:
+        check_order(reference, data, lacking=lacking)
     shadows = Shadows(*([_fitting(one, data, lacking) for one in kind] for kind in vars(shadows).values()))
 
     @functools.cache
@@ -185,8 +191,10 @@ def auditor(
 
     def one(name: str, model: nn.Module) -> Finding:
         model = _fitting(model, data, lacking)
-        asked = Asked({MODEL: model} | anchors, data, shared().probe, shadows, seed, report)
-        return _audit_one(name, model, shared(), data, request, look_on_request(also, asked), report)
+        further = Asked({MODEL: model} | anchors, data, shared().probe, shadows, seed, report)
+        besides: dict[str, Any] = {"on_request": look_on_request(also, further)}
+        besides |= {"warnings": list(warnings)} if warnings else {}
+        return _audit_one(name, model, shared(), data, request, besides, report)
 
     return one
 
@@ -206,7 +214,7 @@ def _fitting(model: nn.Module, data: Data, lacking: Sequence[int] = ()) -> nn.Mo
     model = getattr(model, "_orig_mod", model)  # a compiled net shows no layers; the one that was compiled is the same
     check_fits(model, data, lacking)
     answers = predict(model, data.train.take(torch.arange(min(FEW, len(data.train)))))
-    return complete(model, answers, len(data.classes), lacking)
+    return complete(model, answers, len(data.classes), places(model, data, answers.shape[1], lacking))
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,7 +256,7 @@ def _audit_one(
     shared: _Shared,
     data: Data,
     request: Request,
-    on_request: dict[str, Any],
+    besides: dict[str, Any],
     report: Progress,
 ) -> Finding:
     begun = time.perf_counter()
@@ -274,7 +282,7 @@ def _audit_one(
         **judged(judgement, scores),
         **about(name, data, request, probe, scores, models, {"seed": seed, "goal": shared.goal}),
         **_insides({role: one.inside for role, one in measured.items()}, shared),
-        "on_request": on_request,
+        **besides,
         "seconds": round(shared.seconds + time.perf_counter() - begun, 2),
         "seconds_per_block": {block: round(spent, 3) for block, spent in own.seconds.items()},
     }

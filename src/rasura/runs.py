@@ -15,8 +15,9 @@ from torch import nn
 
 from rasura.auditing import Goal, Shadows
 from rasura.audits import VERDICT, write_audit
+from rasura.class_order import ordered
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, resolve
+from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, in_order, matched, resolve
 from rasura.errors import FolderError, alone, check_seed
 from rasura.files import hash_of_json, locked, read_json, whole_folder, write_json
 from rasura.finding import NO_SHADOWS, Finding, auditor
@@ -29,6 +30,8 @@ from rasura.models import (
     for_data,
     fresh_model,
     identity_of_model,
+    library_names,
+    named,
     to_card,
     with_card,
     write_model,
@@ -106,12 +109,13 @@ def train_run(
     card = to_card(architecture, data, training=training)
     with seeded(seed):
         model = fresh_model(card)
+    turned = _as_begun(model, data)
     spec = _spec("train", data, model=card.to_json(), start=identity_of_model(model))
 
     def work(partial: Path) -> None:
         fit(
             model,
-            data.train.take(kept),
+            turned.train.take(kept),
             recipe,
             seed,
             checkpoint=partial / CHECKPOINT,
@@ -119,10 +123,18 @@ def train_run(
             label=f"train {folder.name}",
         )
         used = training | {"recipe": asdict(resolved(recipe, model))}
-        write_model(with_card(model, to_card(architecture, data, training=used)), partial)
+        with_card(model, to_card(architecture, turned, training=used))
+        write_model(named(model, turned.classes), partial)
 
     make_run(folder, spec, work, keep=CHECKPOINT)
     return load_run(folder, architecture)
+
+
+def _as_begun(model: nn.Module, data: Data) -> Data:
+    """The data in the order of a model that brings names of these very classes with it, as a pretrained one does."""
+    names = library_names(model)
+    same = len(matched(data.classes, names)) == len(data.classes) == len(names)
+    return in_order(data, names) if same else data
 
 
 def forget_run(
@@ -143,12 +155,13 @@ def forget_run(
     With a `search`, the method's strength is searched (`search_strength`).
     """
     earlier = [entry["request"] for entry in card_of(model).history if "request" in entry]
+    asked = ordered(model, data, request)
     spec = _spec(
         "forget",
-        data,
+        asked.data,
         method=name_of(method),
         settings=described(method),
-        **_asked(request, data),
+        **_asked(asked.request, asked.data),
         model=identity_of_model(model),
         seed=seed,
         **({"search": asdict(search)} if search else {}),
@@ -188,10 +201,11 @@ def audit_runs(
     Each is written as soon as it is done. Where `failed` is given, a model that cannot be audited is named there with
     the reason, and the others go on.
     """
+    asked = ordered(original, data, request)
     spec = _spec(
         "audit",
-        data,
-        **_asked(request, data),
+        asked.data,
+        **_asked(asked.request, asked.data),
         original=identity_of_model(original),
         references=[identity_of_model(one) for one in references],
         seed=seed,

@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rasura.data import Data, Examples, Request, mask_of
-from rasura.errors import InputError, check_seed
+from rasura.class_order import check_order, ordered
+from rasura.data import Data, Examples, Request, as_request, mask_of
+from rasura.errors import InputError, check_seed, expect
 from rasura.methods import Strength
 from rasura.methods.contract import (
     Method,
     Outcome,
     Problem,
     UnchangedError,
+    as_method,
     name_of,
     outcome_of,
     problem_of,
@@ -159,10 +161,13 @@ def search_strength(
         InputError: a method without strength, a request for samples without `forget_accuracy`, positions to validate
             on that leave a part without examples, or a method that failed with every setting that was tried.
     """
-    search, strength = search or Search(), _strength_of(method)
     check_seed(seed)
+    method, asked = as_method(method), ordered(model, data, as_request(request))
+    search, strength, data, request = search or Search(), _strength_of(method), asked.data, asked.request
+    expect("search", search, Search, "a rasura.Search")
     with reporting(progress) as report:
         whole = problem_of(model, data, request, seed, report)
+        doubts = check_order(model, data, whole.forget_classes, by_number=asked.by_number)
         wanted = _wanted(search, whole)
         problem, aside = _kept_aside(whole, data, search.validation)
         before = {part: _accuracy(model, examples) for part, examples in aside.items()}
@@ -187,7 +192,7 @@ def search_strength(
         seconds = sum(trial.seconds for trial in trials)
         outcome = outcome_of(whole, data, request, best.method, best.model, best.details, seconds, search=record)
     missed = () if chosen.reached else (_shortfall(chosen, strength, before, limits, len(trials)),)
-    return replace(outcome, warnings=(*missed, *outcome.warnings))
+    return replace(outcome, warnings=(*missed, *asked.warnings, *doubts, *outcome.warnings))
 
 
 def _strength_of(method: Method) -> Strength:

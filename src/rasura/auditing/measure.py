@@ -49,6 +49,7 @@ from rasura.auditing.probe import Probe
 from rasura.auditing.recovery import answers, batch_norm_recalibrated, linear_stitch, prototypes, quantised
 from rasura.auditing.stages import stage_names
 from rasura.errors import InputError
+from rasura.models import by_class
 from rasura.progress import Progress, silent
 
 
@@ -102,6 +103,7 @@ def measure(
         found, logits = features(model, probe.examples, points, progress=progress, label=label)
         _check_finite({point: found[point] for point in parts.points}, logits)
     head_input, head_logits = Point(parts.head, "input"), found[head_output]
+    head_logits = by_class(model, head_logits.T).T
     inner, stages = found[head_input], stage_names(parts, like)
     layers = _unlike({name: found[Point(stage)] for stage, name in stages.items()} | {HEAD_INPUT: inner})
     decoded, inside, members = _answers(logits, probe), None, None
@@ -140,10 +142,10 @@ def read_head(model: nn.Module, probe: Probe) -> Head | None:
     parts = anatomy(model, _two_of(probe))
     module: Any = model.get_submodule(parts.head)
     weight = module.weight.detach().float().cpu()
-    weight = weight.T if type(module).__name__ == "Conv1D" else weight
+    weight = by_class(model, weight.T if type(module).__name__ == "Conv1D" else weight)
     if weight.flatten(1).shape[1] != weight.shape[1] or weight.shape[0] != probe.classes:
         return None
-    bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach().float().cpu()
+    bias = torch.zeros(len(weight)) if module.bias is None else by_class(model, module.bias.detach().float().cpu())
     return Head(weight.flatten(1), bias)
 
 

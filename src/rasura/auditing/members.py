@@ -17,6 +17,7 @@ from rasura.auditing.decoders import fit_logistic, standardised
 from rasura.auditing.likelihood_ratio import lira, rmia
 from rasura.auditing.membership import attack, placements, roc_points, signals, true_positive_rate
 from rasura.auditing.probe import Probe
+from rasura.models import by_class
 
 LOSS, ENTROPY, MARGIN, LOG_ODDS = "loss", "entropy", "margin", "log-odds"
 ATTACK, FEATURES, RMIA, LIRA = "attack", "features", "rmia", "lira"
@@ -60,7 +61,7 @@ def remember(
     pairs = probe.pairs
     assert pairs is not None
     found, logits = features(model, pairs.members, points, label="membership")
-    of_members = logits, *(found[point] for point in points)
+    of_members = logits, by_class(model, found[points[0]].T).T, found[points[1]]
     said, head_said, read = (
         torch.cat([held_out[pairs.held_out], train]) for held_out, train in zip(on_probe, of_members, strict=True)
     )

@@ -1,5 +1,6 @@
 """A data set for a classifier: training and held-out examples with named classes."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from rasura.data._items import class_names_of
 from rasura.data.examples import Examples, Standardise, examples_from
+from rasura.data.names import matched
 from rasura.data.tensors import Inputs, are_images
 from rasura.errors import InputError, unknown
 from rasura.files import hash_of_json
@@ -109,9 +111,14 @@ class Data:
     def class_numbers(self, chosen: Iterable[str | int]) -> tuple[int, ...]:
         """The numbers of classes given by name or number, in ascending order.
 
+        A word of digits is a number where no class is called by digits; case and `_` for a space do not matter where
+        one class alone can be meant.
+
         Raises:
             InputError: an unknown name (the message has the nearest), a number out of range, none, or all of them.
         """
+        if len(self.classes) < 2:
+            raise InputError(f"classes: {self.name} has {len(self.classes)}; allowed: 2 or more, some of which stay")
         numbers = sorted({self._class_number(one) for one in chosen})
         if not numbers or len(numbers) == len(self.classes):
             raise InputError(
@@ -122,10 +129,17 @@ class Data:
     def _class_number(self, one: str | int) -> int:
         if isinstance(one, str) and one in self.classes:
             return self.classes.index(one)
-        number = whole(one)
+        number = self._number_in(one) if isinstance(one, str) else whole(one)
         if number is not None and 0 <= number < len(self.classes):
             return number
+        if isinstance(one, str) and (same := matched((one,), self.classes)):
+            return same[0]
         raise unknown("class", one, self.classes)
+
+    def _number_in(self, word: str) -> int | None:
+        """A word of digits as a class number, where no class is called by digits."""
+        is_number = re.fullmatch("[0-9]{1,9}", word) and not any(name.isdecimal() for name in self.classes)
+        return int(word) if is_number else None
 
 
 def is_unicode(text: str) -> bool:

@@ -2,10 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from rasura.data._read import text_of
 from rasura.data.canaries import PREFIX, canaries_of
 from rasura.data.dataset import Data, whole
 from rasura.data.examples import Examples
-from rasura.errors import InputError
+from rasura.errors import InputError, said
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,17 @@ class ForgetClasses:
 
     Attributes:
         classes: names of the data's classes, or their numbers.
+
+    Raises:
+        InputError: something that is neither a name nor a number, nor a list of them.
     """
 
     classes: tuple[str | int, ...]
 
     def __init__(self, classes: Iterable[str | int] | str | int):
-        object.__setattr__(self, "classes", (classes,) if isinstance(classes, (str, int)) else tuple(classes))
+        single = isinstance(classes, str) or whole(classes) is not None
+        given: Any = (classes,) if single else _several("classes", classes, "names or numbers of classes")
+        object.__setattr__(self, "classes", tuple(_name_or_number(one) for one in given))
 
 
 @dataclass(frozen=True)
@@ -36,16 +43,35 @@ class ForgetSamples:
 
     Attributes:
         indices: positions in the data's training examples, each once.
+
+    Raises:
+        InputError: something else than a list of whole numbers.
     """
 
     indices: tuple[int, ...]
 
     def __init__(self, indices: Iterable[int] | Tensor):
-        given = indices.tolist() if isinstance(indices, Tensor) else indices
+        given = _several("indices", indices, "positions in the training examples")
         object.__setattr__(self, "indices", tuple(_position(index) for index in given))
 
 
 Request = ForgetClasses | ForgetSamples
+
+
+def as_request(given: Any) -> Request:
+    """A request as it is given, or the names or numbers of classes, which are a `ForgetClasses`.
+
+    Raises:
+        InputError: anything else.
+
+    >>> as_request(["Shirt", 3])
+    ForgetClasses(classes=('Shirt', 3))
+    """
+    if isinstance(given, (ForgetClasses, ForgetSamples)):
+        return given
+    if isinstance(given, (list, tuple, set, frozenset)):
+        return ForgetClasses(given)
+    raise _no_request(given)
 
 
 def read_samples(text: str, data: Data) -> ForgetSamples:
@@ -118,7 +144,7 @@ def resolve(request: Request, data: Data, taken: Tensor | None = None) -> Parts:
         chosen = ()
         going = mask_of(request.indices, len(data.train))
     else:
-        raise InputError(f"request: got {type(request).__name__}; allowed: ForgetClasses, ForgetSamples")
+        raise _no_request(request)
     staying = ~going if taken is None else ~(going | taken)
     if not chosen:
         _check_no_class_is_emptied(data, going, taken)
@@ -131,6 +157,27 @@ def describe(request: Request, data: Data) -> str:
     if isinstance(request, ForgetClasses):
         return ", ".join(data.classes[number] for number in data.class_numbers(request.classes))
     return f"{len(request.indices)} training example{'s' * (len(request.indices) != 1)}"
+
+
+def _no_request(given: Any) -> InputError:
+    wanted = "a list of classes, ForgetClasses([…]), ForgetSamples([…])"
+    return InputError(f"request: got {said(given)}; allowed: {wanted}")
+
+
+def _several(field: str, given: Any, what: str) -> list[Any]:
+    """The members of a list, an array, a range or the like; single words and tables are none."""
+    if isinstance(given, (Tensor, np.ndarray)) and given.ndim == 1:
+        return given.tolist()
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping, Tensor, np.ndarray, type)):
+        raise InputError(f"{field}: got {said(given)}; allowed: a list of {what}")
+    return list(given)
+
+
+def _name_or_number(one: Any) -> str | int:
+    number = whole(one)
+    if not isinstance(one, str) and number is None:
+        raise InputError(f"classes: {said(one)} is no class; allowed: names or numbers of classes")
+    return one if isinstance(one, str) else cast("int", number)
 
 
 def _position(index: int) -> int:

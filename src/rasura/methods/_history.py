@@ -7,11 +7,13 @@ from torch import Tensor, nn
 
 from rasura.data import Data, ForgetClasses, ForgetSamples, Request
 from rasura.errors import InputError
-from rasura.models import Card, card_of
+from rasura.models import Card, card_of, class_names_of
 
 
 def forgotten_classes(model: nn.Module) -> ForgetClasses:
     """One request for all classes that the model was told to forget, over all requests in its history.
+
+    They are named as the model names them, if it does; else they are the numbers of its outputs.
 
     Raises:
         InputError: the history names no class.
@@ -19,7 +21,8 @@ def forgotten_classes(model: nn.Module) -> ForgetClasses:
     numbers = _classes_in(card_of(model))
     if not numbers:
         raise InputError("forget: the model's history names no class; allowed: classes of the data")
-    return ForgetClasses(numbers)
+    names = class_names_of(model)
+    return ForgetClasses([names[number] if number < len(names) else number for number in numbers])
 
 
 def earlier(model: nn.Module, data: Data) -> tuple[tuple[int, ...], Tensor]:

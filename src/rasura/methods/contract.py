@@ -4,15 +4,16 @@ import importlib
 import pkgutil
 import time
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from rasura.data import Data, Examples, Request, describe, resolve
-from rasura.errors import InputError, check_seed, unknown
+from rasura.class_order import check_order, ordered
+from rasura.data import Data, Examples, Request, as_request, describe, resolve
+from rasura.errors import InputError, check_seed, said, unknown
 from rasura.methods._effect import alarms, measure_effect
 from rasura.methods._history import earlier, remembered
 from rasura.models import Card, card_of, check_weights, copy_of, save_model, with_card
@@ -123,10 +124,13 @@ def forget(
         InputError: a request or setting that cannot be served; weights that became NaN; a method that changed nothing.
     """
     check_seed(seed)
+    method, asked = as_method(method), ordered(model, data, as_request(request))
     with reporting(progress) as report:
-        problem = problem_of(model, data, request, seed, report)
+        problem = problem_of(model, asked.data, asked.request, seed, report)
+        doubts = check_order(model, asked.data, problem.forget_classes, by_number=asked.by_number)
         result, own_record, seconds = solve(problem, method)
-        return outcome_of(problem, data, request, method, result, own_record, seconds)
+        outcome = outcome_of(problem, asked.data, asked.request, method, result, own_record, seconds)
+    return replace(outcome, warnings=(*asked.warnings, *doubts, *outcome.warnings))
 
 
 def problem_of(model: nn.Module, data: Data, request: Request, seed: int, progress: Progress) -> Problem:
@@ -221,14 +225,8 @@ def check_fits(model: nn.Module, data: Data, optional: Collection[int] = ()) -> 
         raise InputError(f"data: inputs of shape {shape}; allowed: {card.input_shape}, as the model was trained on")
     _check_preprocessing(card, data)
     outputs = predict(model, data.train.take(torch.arange(min(2, len(data.train))))).shape[1]
-    fitting = data.classes, tuple(name for number, name in enumerate(data.classes) if number not in optional)
-    if outputs not in map(len, fitting):
+    if outputs not in (len(data.classes), len(data.classes) - len(set(optional))):
         raise InputError(f"model: {outputs} outputs; allowed: {len(data.classes)}, one per class of {data.name}")
-    if card.classes and card.classes not in fitting:
-        raise InputError(
-            f"classes: the model's are {', '.join(card.classes)}; allowed: those of {data.name}, "
-            f"{', '.join(data.classes)}, in the same order"
-        )
 
 
 def names() -> list[str]:
@@ -251,6 +249,24 @@ def method_class(name: str) -> type:
         raise unknown("method", name, names())
     module = importlib.import_module(f"rasura.methods.{name.replace('-', '_')}")
     return getattr(module, class_name(name))
+
+
+def as_method(given: Any) -> Method:
+    """A method as it is given; by its name or class, one with its default settings.
+
+    Raises:
+        InputError: anything else.
+
+    >>> name_of(as_method("logit-mask"))
+    'logit-mask'
+    """
+    if isinstance(given, str):
+        return method_class(given)()
+    kept = given() if isinstance(given, type) and is_dataclass(given) else given
+    if not is_dataclass(kept) or isinstance(kept, type) or not isinstance(kept, Method):
+        wanted = "a method of rasura.methods, its name, or a dataclass of your own (rasura.testing.check_method)"
+        raise InputError(f"method: got {said(given)}; allowed: {wanted}")
+    return kept
 
 
 def class_name(name: str) -> str:

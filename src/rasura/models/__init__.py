@@ -2,12 +2,13 @@
 
 from rasura.models.build import FAMILIES, build_model
 from rasura.models.card import Card, card_of, hash_of_model, with_card
-from rasura.models.complete import complete
+from rasura.models.complete import by_class, complete, own_outputs
 from rasura.models.copies import copy_of, settle_weight
 from rasura.models.fresh import reinitialised
 from rasura.models.identity import code_behind, identity_of_model
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, check_weights, device_of, logits_of, misfit, to_device
+from rasura.models.names import class_names_of, library_names, named
 from rasura.models.text import TEXT_ZOO, for_data
 from rasura.models.zoo import ZOO
 
@@ -18,8 +19,10 @@ __all__ = [
     "ZOO",
     "Card",
     "build_model",
+    "by_class",
     "card_of",
     "check_weights",
+    "class_names_of",
     "code_behind",
     "complete",
     "copy_of",
@@ -28,9 +31,12 @@ __all__ = [
     "fresh_model",
     "hash_of_model",
     "identity_of_model",
+    "library_names",
     "load_model",
     "logits_of",
     "misfit",
+    "named",
+    "own_outputs",
     "reinitialised",
     "save_model",
     "settle_weight",

@@ -19,6 +19,7 @@ from rasura.models.adapters import kept_adapter, write_adapter
 from rasura.models.build import build_model, check_harmless, load_hugging_face, parse_architecture
 from rasura.models.card import Card, card_of, with_card
 from rasura.models.header import check_archive, check_file, shapes_in, unreadable
+from rasura.models.names import library_names
 from rasura.models.outline import at_most, outline, room
 from rasura.models.zoo import ZOO
 from rasura.sealed import check_model_folder
@@ -92,7 +93,9 @@ def load_model(
             raise InputError(
                 f"architecture: {path} holds weights alone; allowed: an architecture, e.g. resnet8,width=16"
             )
-        return _filled(architecture, like or Card(), read_weights(path), path)
+        model = _filled(architecture, like or Card(), read_weights(path), path)
+        names = library_names(model)  # a card that was made of the data does not know the model's order
+        return with_card(model, replace(card_of(model), classes=names)) if like and names else model
     raise InputError(f"model: {path} holds none; allowed: a model folder, a Hugging Face folder, a file of weights")
 
 
