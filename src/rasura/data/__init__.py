@@ -2,6 +2,7 @@
 
 from rasura.data.dataset import Data, hash_of_data, input_shape
 from rasura.data.examples import Examples, Standardise, examples_from
+from rasura.data.preprocessing import ModelsOwn, OwnTokenizer, Preprocessing
 from rasura.data.requests import ForgetClasses, ForgetSamples, Parts, Request, describe, mask_of, read_samples, resolve
 from rasura.data.sources import DATA_SOURCES, load_data
 
@@ -11,7 +12,10 @@ __all__ = [
     "Examples",
     "ForgetClasses",
     "ForgetSamples",
+    "ModelsOwn",
+    "OwnTokenizer",
     "Parts",
+    "Preprocessing",
     "Request",
     "Standardise",
     "describe",

@@ -6,6 +6,7 @@ from rasura.models.complete import complete
 from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
+from rasura.models.preprocessing import preprocessing_named, preprocessing_of
 from rasura.models.text import TEXT_ZOO, for_data
 from rasura.models.zoo import ZOO
 
@@ -25,6 +26,8 @@ __all__ = [
     "load_model",
     "logits_of",
     "misfit",
+    "preprocessing_named",
+    "preprocessing_of",
     "reinitialised",
     "save_model",
     "to_card",

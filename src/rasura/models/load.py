@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
-from rasura.models.build import build_model, load_hugging_face, parse_architecture
+from rasura.models.build import build_model, parse_architecture
 from rasura.models.card import Card, card_of, with_card
+from rasura.models.hugging_face import CONFIG, in_hugging_face_form, read_hugging_face, write_hugging_face
 from rasura.models.zoo import ZOO
 
 WEIGHTS, DESCRIPTION, ADAPTER = "model.safetensors", "model.json", "adapter"
@@ -32,13 +33,19 @@ def save_model(model: nn.Module, folder: str | Path) -> None:
 
 
 def write_model(model: nn.Module, folder: Path) -> None:
-    """Write the two files of a model folder into an existing folder, and the adapter that the model has kept."""
+    """Write a model into an existing folder: weights, `model.json`, and the adapter that the model has kept.
+
+    A model of transformers becomes a Hugging Face folder, which `from_pretrained` reads too.
+    """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise InputError(f"model: {broken[0]} holds NaN or infinite weights; allowed: finite weights")
     try:
-        save_file(state, folder / WEIGHTS)
+        if in_hugging_face_form(model):
+            write_hugging_face(model, folder)
+        else:
+            save_file(state, folder / WEIGHTS)
     except SafetensorError as error:  # the disk is full: an error like that of any other file
         raise OSError(errno.EIO, first_line(error), str(folder / WEIGHTS)) from error
     write_json(
@@ -64,14 +71,15 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
             as `architecture`.
     """
     path = Path(path)
-    if (path / DESCRIPTION).is_file():
-        card = _card_in(path)
+    card = _card_in(path) if (path / DESCRIPTION).is_file() else None
+    if (path / CONFIG).is_file():
+        model = read_hugging_face(path)
+        return with_card(model, card) if card else model
+    if card:
         state = read_weights(path / WEIGHTS)
         if architecture is None and card.architecture is None:
             raise InputError(f"architecture: {path} does not name one; allowed: the module, or FILE.py:FUNCTION")
         return _filled(architecture or _harmless(card.architecture or "", path), card, state, path)
-    if (path / "config.json").is_file():
-        return load_hugging_face(str(path)).eval()
     if path.is_file():
         if architecture is None:
             raise InputError(
@@ -116,6 +124,7 @@ def to_card(architecture: str | None, data: Any, **fields: Any) -> Card:
         input_shape=shape if isinstance(shape, tuple) else None,
         mean=tuple(getattr(standardise, "mean", ())),
         std=tuple(getattr(standardise, "std", ())),
+        preprocessing=data.preprocessing,
         data=data.name,
         **fields,
     )
