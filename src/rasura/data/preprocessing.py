@@ -42,6 +42,8 @@ class Preprocessing:
 
     def __call__(self, stored: Tensor) -> Tensor:
         """`[B, C, H, W]` bytes → float32 `[B, C, h, w]`."""
+        if not len(stored):  # libraries make nothing of no images, not even their size
+            return self(stored.new_zeros(1, *stored.shape[1:]))[:0]
         return Standardise(self.mean, self.std)(self.fitted(stored.numpy()))
 
 

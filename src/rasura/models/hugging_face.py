@@ -66,7 +66,7 @@ def write_hugging_face(model: Any, folder: Path) -> None:
     ):
         written.config.id2label = dict(enumerate(classes))
         written.config.label2id = {name: number for number, name in enumerate(classes)}
-    written.save_pretrained(folder, max_shard_size="1PB")  # one file, which one hash covers
+    written.save_pretrained(folder, max_shard_size="1000TB")  # one file, which one hash covers
     source = folder_of(model)
     if source is not None:
         for name in (*PROCESSORS, *TOKENIZERS):
