@@ -90,8 +90,8 @@ OWN = """
 from torch import nn
 
 
-def make(classes):
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 6), nn.ReLU(), nn.Linear(6, classes))
+def make():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 6), nn.ReLU(), nn.Linear(6, 3))
 """
 
 
@@ -162,7 +162,7 @@ FAMILIES = {
     "weights in .pt": Family(weights_file("vit,width=8,depth=2,heads=2", ".pt")),
     "timm weights": Family(weights_file("timm:test_vit,img_size=32", ".safetensors", 3, 32), side=32, channels=3),
 }
-LONG = {"timm", "torchvision", "timm weights"}
+LONG = {"zoo resnet8", "zoo vit", "timm", "torchvision", "timm weights", "weights in .pt"}
 
 
 def by_the_library(out: Path, architecture: str | None) -> nn.Module:
@@ -171,7 +171,9 @@ def by_the_library(out: Path, architecture: str | None) -> nn.Module:
 
     if (out / "config.json").is_file():
         texts = (out / "tokenizer.json").is_file()
-        kind = transformers.AutoModelForSequenceClassification if texts else transformers.AutoModelForImageClassification
+        kind = (
+            transformers.AutoModelForSequenceClassification if texts else transformers.AutoModelForImageClassification
+        )
         return kind.from_pretrained(out).eval()
     described = json.loads((out / "model.json").read_text())
     name, options = architecture or described["architecture"], {}

@@ -70,4 +70,5 @@ def _with_channels(image: Image, channels: int) -> Image:
         raise InputError(
             f"data: images of {len(image)} channels; allowed: {channels}, as the model takes, or grey ones"
         )
-    return image if len(image) == channels else image.repeat(channels, axis=0)
+    repeated = image if len(image) == channels else image.repeat(channels, axis=0)
+    return np.require(repeated, requirements=["C", "W"])  # torch warns of arrays that are read-only
