@@ -25,6 +25,7 @@ FLOORS = [
     {"runs", "testing"},
     {"bench", "compare", "demo", "listing", "tables"},
     {"options"},
+    {"prepared"},
     {"cli"},
     {"__main__"},
 ]

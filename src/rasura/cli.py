@@ -21,6 +21,7 @@ from rasura.auditing import Shadows
 from rasura.data import in_order, read_samples
 from rasura.errors import InputError, unknown
 from rasura.options import Audit, Bench, Compare, Demo, Forget, Recompute, Report, Train
+from rasura.prepared import prepared_data
 from rasura.tables import print_comparison, print_findings, print_summary, qualified
 
 USAGE = """\
@@ -138,7 +139,7 @@ def _train(arguments: list[str]) -> int:
     from rasura.training import Recipe
 
     options, recipe = _with_settings("train", Train, Recipe(), arguments)
-    data = rasura.load_data(options.data)
+    data = prepared_data(options)
     without = _names(data, options.without)
     samples = read_samples(options.without_samples, data) if options.without_samples else None
     with terminal() as progress:
@@ -170,7 +171,7 @@ def _forget(arguments: list[str]) -> int:
     options, method = _with_settings(f"forget {name}", Forget, method_class(name)(), rest)
     if options.recipe:
         options, method = _with_settings(f"forget {name}", Forget, method_for(name, options.recipe), rest)
-    data = rasura.load_data(options.data)
+    data = prepared_data(options)
     model = _adapted(_load(options.model, options, data), options.adapter)
     request = _request(data, options)
     search = _search(data, options)
@@ -202,7 +203,7 @@ def _audit(arguments: list[str]) -> int:
         again = _parsed(Recompute, arguments, "audit")
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
-    data = rasura.load_data(options.data)
+    data = prepared_data(options)
     model, original = (_load(path, options, data) for path in (options.model, options.original))
     model = _adapted(model, options.adapter)
     asked = options.forget or options.forget_samples
@@ -244,7 +245,7 @@ def _compare(arguments: list[str]) -> int:
     options = _parsed(Compare, arguments, "compare")
     chosen = options.methods or names()
     methods = {name: nearest_for(name, options.recipe) if options.recipe else method_class(name)() for name in chosen}
-    data = rasura.load_data(options.data)
+    data = prepared_data(options)
     request = rasura.ForgetClasses(_names(data, options.forget))
     model = _load(options.model, options, data)
     references = [_load(path, options, data) for path in options.reference]

@@ -8,6 +8,7 @@ import tyro
 
 from rasura.auditing import Goal
 
+Preprocess = Literal["model", "data"]
 Verdict = Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"]
 
 
@@ -37,6 +38,8 @@ class Train:
             training part as it is loaded: not the line of a file of which a part is held out), or a random share such
             as 1% (drawn with seed 0; 1%@7: with seed 7), or canaries:100@7 of data canaries:100@7:…
         seed: of initialisation, order and augmentation.
+        preprocess: how inputs are made: by the "model" (its image processor, timm's pretrained_cfg, its tokenizer) or
+            the "data" (their mean and standard deviation, their words); by default "model" if its weights bring one.
         json: print one JSON object on stdout and nothing else.
     """
 
@@ -46,6 +49,7 @@ class Train:
     without: tuple[str, ...] = ()
     without_samples: str | None = None
     seed: int = 0
+    preprocess: Preprocess | None = None
     json: bool = False
 
 
@@ -72,6 +76,8 @@ class Forget:
         validation: with --strength auto, training examples that the model was not trained on, to judge settings by: as
             in rasura train --without-samples. By default a fifth of what it was trained on is kept from the method,
             which overstates the loss of accuracy.
+        preprocess: how inputs are made: by the "model" (its image processor, timm's pretrained_cfg, its tokenizer) or
+            the "data" (their mean and standard deviation, their words); by default "model" where the model has one.
         json: print one JSON object on stdout and nothing else.
     """
 
@@ -90,6 +96,7 @@ class Forget:
     forget_accuracy: float = 0.01
     tolerance: float = 0.02
     validation: str | None = None
+    preprocess: Preprocess | None = None
     json: bool = False
 
 
@@ -117,6 +124,8 @@ class Audit:
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         trust: Python files that model folders may run, beside the one that you name yourself.
         seed: of folds, draws and the bootstrap.
+        preprocess: how inputs are made: by the "model" (its image processor, timm's pretrained_cfg, its tokenizer) or
+            the "data" (their mean and standard deviation, their words); by default "model" where the model has one.
         json: print one JSON object on stdout and nothing else.
     """
 
@@ -136,6 +145,7 @@ class Audit:
     architecture: str | None = None
     trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     seed: int = 0
+    preprocess: Preprocess | None = None
     json: bool = False
 
 
@@ -185,6 +195,8 @@ class Compare:
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         trust: Python files that model folders may run, beside the one that you name yourself.
         seed: of methods and audits.
+        preprocess: how inputs are made: by the "model" (its image processor, timm's pretrained_cfg, its tokenizer) or
+            the "data" (their mean and standard deviation, their words); by default "model" where the model has one.
         json: print one JSON object on stdout and nothing else.
     """
 
@@ -200,6 +212,7 @@ class Compare:
     architecture: str | None = None
     trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     seed: int = 0
+    preprocess: Preprocess | None = None
     json: bool = False
 
 

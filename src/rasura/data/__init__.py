@@ -4,6 +4,7 @@ from rasura.data.dataset import Data, hash_of_data, identity_of_data, input_shap
 from rasura.data.examples import Examples, Standardise, examples_from
 from rasura.data.names import listed, matched
 from rasura.data.order import asked_in, in_order, only_numbered
+from rasura.data.preprocessing import ModelsOwn, OwnTokenizer, Preprocessing
 from rasura.data.requests import (
     ForgetClasses,
     ForgetSamples,
@@ -24,7 +25,10 @@ __all__ = [
     "Examples",
     "ForgetClasses",
     "ForgetSamples",
+    "ModelsOwn",
+    "OwnTokenizer",
     "Parts",
+    "Preprocessing",
     "Request",
     "Standardise",
     "are_images",

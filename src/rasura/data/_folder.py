@@ -1,8 +1,7 @@
 """Image folders: CLASS/image, train/CLASS/image with test/ or val/, and Tiny ImageNet's layout."""
 
-import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MOST_PIXELS = 2**26
 """Pixels of an image, at most: 8192×8192. Its header says how many they are before anything is decoded."""
 
+Fit = Callable[[Array], Array]
+
 
 class Pictures(NamedTuple):
     """Image files with the name of each one's class."""
@@ -27,12 +28,13 @@ class Pictures(NamedTuple):
     classes: list[str]
 
 
-def read_folder(root: Path, size: int | None = None) -> Read:
+def read_folder(root: Path, size: int | None = None, fit: Fit | None = None) -> Read:
     """Images in one folder per class, with or without a held-out part, or in the layout of Tiny ImageNet.
 
     Args:
         root: the folder.
-        size: resize every image to `size` × `size`; without it all must be of one size already.
+        size: resize every image to `size` × `size`; without it, and without `fit`, all must be of one size already.
+        fit: what else brings an image `[C, H, W]` to the size and channels of all.
     """
     if not root.is_dir():
         raise InputError(f"folder: {root} is no folder; allowed: a folder with one folder of images per class")
@@ -44,7 +46,7 @@ def read_folder(root: Path, size: int | None = None) -> Read:
             f"with test/ or val/ ({', '.join(sorted(IMAGES))})"
         )
     _check_known(test, classes)
-    images = _images([*train.paths, *test.paths], size)
+    images = _images([*train.paths, *test.paths], size, fit)
     number = {name: position for position, name in enumerate(classes)}
     labels = np.array([number[name] for name in (*train.classes, *test.classes)], dtype=np.int64)
     given = slice(len(train.paths)), slice(len(train.paths), None)
@@ -109,25 +111,36 @@ def _words(root: Path, classes: list[str]) -> tuple[str, ...]:
     return tuple(word if names.count(word) == 1 else name for word, name in zip(names, classes, strict=True))
 
 
-def _images(paths: list[Path], size: int | None) -> Array:
+def _images(paths: list[Path], size: int | None, fit: Fit | None) -> Array:
     """All images as `[N, C, H, W]`: one channel if every one is grey, else RGB."""
     first, grey = (size, size) if size else None, True
     for path in paths:  # headers only: what does not fit is found before anything is decoded
         mode, shape = _header(path)
         grey = grey and mode in ("1", "L")
         first = first or shape
-        if size is None and shape != first:
+        if size is None and fit is None and shape != first:
             raise InputError(
                 f"folder: {path} is {shape[0]}×{shape[1]}, expected {first[0]}×{first[1]} as in {paths[0]}; allowed: "
                 "images of one size, or @SIZE after the folder to resize them"
             )
-    width, height = first or (0, 0)
-    shape = (len(paths), 1 if grey else 3, height, width)
-    check_room(f"folder: {len(paths)} images of {width}×{height}", math.prod(shape))
-    images = np.empty(shape, dtype=np.uint8)
-    for row, path in enumerate(paths):
-        images[row] = _pixels(path, "L" if grey else "RGB", size)
-    return images
+    pixels = (_pixels(path, "L" if grey else "RGB", size) for path in paths)
+    return _stacked(map(fit, pixels) if fit else pixels, paths)
+
+
+def _stacked(images: Iterator[Array], paths: list[Path]) -> Array:
+    """All images in one array, which is the only place where they lie."""
+    first = next(images)
+    check_room(f"folder: {len(paths)} images of {first.shape[2]}×{first.shape[1]}", len(paths) * first.size)
+    stacked = np.empty((len(paths), *first.shape), dtype=np.uint8)
+    stacked[0] = first
+    for row, image in enumerate(images, start=1):
+        if image.shape != first.shape:
+            raise InputError(
+                f"folder: {paths[row]} becomes {image.shape[2]}×{image.shape[1]}, expected {first.shape[2]}×"
+                f"{first.shape[1]} as of {paths[0]}; allowed: images of one size, or @SIZE after the folder"
+            )
+        stacked[row] = image
+    return stacked
 
 
 def _header(path: Path) -> tuple[str, tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import Any
 
@@ -31,12 +31,14 @@ class Data:
         test: held out from training and from unlearning; the audit alone uses it.
         classes: the name of each class; a label is a position in this tuple.
         name: what reports call the data.
+        preprocessing: the settings of a model's own preprocessing, where that made the inputs; else empty.
     """
 
     train: Examples
     test: Examples
     classes: tuple[str, ...]
     name: str = "unnamed"
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_names(self.classes)
@@ -163,9 +165,13 @@ def numbered(count: int) -> tuple[str, ...]:
 
 
 def hash_of_data(data: Data) -> str:
-    """A hash of all labels, class names and stored contents; see `identity_of_data` for what is made of these."""
+    """A hash of all labels, class names, stored contents, and of a model's own preprocessing.
+
+    See `identity_of_data` for what is made of these.
+    """
     parts = [b"".join(part.fingerprints()).hex() + str(part.labels.tolist()) for part in (data.train, data.test)]
-    return hash_of_json([data.name, list(data.classes), *parts])
+    own = [data.preprocessing] if data.preprocessing else []
+    return hash_of_json([data.name, list(data.classes), *parts, *own])
 
 
 def identity_of_data(data: Data) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rasura.data._tokens import tokeniser
 from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
+from rasura.data.preprocessing import ModelsOwn, OwnTokenizer, Preprocessing
 from rasura.errors import InputError, unknown
 from rasura.user_code import beside, imported
 
@@ -44,12 +45,15 @@ DATA_SOURCES: dict[str, str] = {
 }
 
 
-def load_data(spec: str) -> Data:
+def load_data(spec: str, own: ModelsOwn | None = None) -> Data:
     """Load data by name, by `format:path`, by path alone (the format is detected), or from a Python file.
 
     Args:
         spec: one of `DATA_SOURCES`. Images are stored as bytes and standardised per channel by the training images'
             mean and standard deviation. Where the source holds no test part, a seeded fifth of each class is held out.
+        own: a model's own preprocessing (`rasura.models.preprocessing_of`), which takes the place of size, mean and
+            standard deviation of images, or of the tokens of texts for which `spec` names no tokenizer. What a Python
+            file returns is left as it is.
 
     Raises:
         InputError: an unknown name, or files that are missing, damaged or of another layout.
@@ -59,65 +63,68 @@ def load_data(spec: str) -> Data:
     """
     prefix, _, rest = spec.partition(":")
     if spec in _NAMED:
-        return _NAMED[spec]()
+        return _NAMED[spec](own)
     if prefix in _FORMATS and rest:
-        return _FORMATS[prefix](rest)
+        return _FORMATS[prefix](rest, own)
     file, _, function = spec.rpartition(":")
     if file.endswith(".py"):
         return _from_python(file, function)
     if spec and os.path.exists(_sized(spec)[0]):  # a name may be too long to be asked for
-        return _detected(spec)
+        return _detected(spec, own)
     raise _unknown_source(spec)
 
 
 # ------------------------------------------------------------------------------------------- by name
 
 
-def _fashion_mini() -> Data:
+def _fashion_mini(own: ModelsOwn | None) -> Data:
     resource = importlib.resources.files("rasura.data") / "fashion_mini.npz"
     with importlib.resources.as_file(resource) as path:
-        return _as_data(read_npz(path), "fashion-mini")
+        return _as_data(read_npz(path), "fashion-mini", own)
 
 
-def _digits() -> Data:
+def _digits(own: ModelsOwn | None) -> Data:
     from sklearn.datasets import load_digits
 
     pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
     train, test = (Part(images[rows], labels[rows]) for rows in stratified(labels, share=1 / 3))
-    return _as_data(Read(train, test, tuple("0123456789")), "digits")
+    return _as_data(Read(train, test, tuple("0123456789")), "digits", own)
 
 
-_NAMED: dict[str, Callable[[], Data]] = {"fashion-mini": _fashion_mini, "digits": _digits}
+_NAMED: dict[str, Callable[[ModelsOwn | None], Data]] = {"fashion-mini": _fashion_mini, "digits": _digits}
 
 
 # ------------------------------------------------------------------------------------------- by path
 
 
-def _idx(text: str) -> Data:
+def _idx(text: str, own: ModelsOwn | None) -> Data:
     root = _existing("idx", text)
     read = read_idx(root)
     folder = (idx_folder(root) or root).resolve()
-    return _as_data(read, (folder.parent if folder.name == "raw" else folder).name)
+    return _as_data(read, (folder.parent if folder.name == "raw" else folder).name, own)
 
 
-def _cifar10(text: str) -> Data:
-    return _as_data(read_cifar(_existing("cifar10", text), 10), "cifar10")
+def _cifar10(text: str, own: ModelsOwn | None) -> Data:
+    return _as_data(read_cifar(_existing("cifar10", text), 10), "cifar10", own)
 
 
-def _cifar100(text: str) -> Data:
-    return _as_data(read_cifar(_existing("cifar100", text), 100), "cifar100")
+def _cifar100(text: str, own: ModelsOwn | None) -> Data:
+    return _as_data(read_cifar(_existing("cifar100", text), 100), "cifar100", own)
 
 
-def _folder(text: str) -> Data:
+def _folder(text: str, own: ModelsOwn | None) -> Data:
     path, size = _sized(text)
     root = _existing("folder", path)
-    return _as_data(read_folder(root, size), root.resolve().name)
+    if not isinstance(own, Preprocessing):
+        return _as_data(read_folder(root, size), root.resolve().name)
+    read = read_folder(root, size, fit=lambda image: own.fitted([image])[0].numpy())
+    return _as_data(read, root.resolve().name, own, fitted=True)
 
 
-def _npz(text: str) -> Data:
+def _npz(text: str, own: ModelsOwn | None) -> Data:
     path = _existing("npz", text)
-    return _as_data(read_npz(path), path.stem)
+    return _as_data(read_npz(path), path.stem, own)
 
 
 @dataclass(frozen=True)
@@ -135,13 +142,15 @@ class _Tokens:
     length: int = 128
 
 
-def _text(text: str) -> Data:
+def _text(text: str, own: ModelsOwn | None) -> Data:
     source, *pairs = text.split(",")
-    tokens = _token_options(pairs)
+    tokens, settings = _token_options(pairs), {}
+    if isinstance(own, OwnTokenizer) and not tokens.tokenizer:
+        tokens, settings = replace(tokens, tokenizer=own.name), own.settings
     read = read_texts(source)
     tokenise = tokeniser(tokens.tokenizer or None, tokens.words, tokens.length, read.train[0])
     train, test = (examples_from(tokenise(texts), torch.tensor(labels)) for texts, labels in (read.train, read.test))
-    return Data(train, test, read.classes, Path(source).stem)
+    return Data(train, test, read.classes, Path(source).stem, settings)
 
 
 def _token_options(pairs: list[str]) -> _Tokens:
@@ -161,15 +170,15 @@ def _token_options(pairs: list[str]) -> _Tokens:
     return tokens
 
 
-def _canaries(text: str) -> Data:
+def _canaries(text: str, own: ModelsOwn | None) -> Data:
     words, _, source = text.partition(":")
     canaries = canaries_of(words)
     if canaries is None or not source:
         raise InputError(f"canaries: {text}; allowed: COUNT:DATA or COUNT@SEED:DATA, such as 100@7:digits")
-    return canaries.planted(load_data(source))
+    return canaries.planted(load_data(source, own))
 
 
-_FORMATS: dict[str, Callable[[str], Data]] = {
+_FORMATS: dict[str, Callable[[str, ModelsOwn | None], Data]] = {
     "idx": _idx,
     "cifar10": _cifar10,
     "cifar100": _cifar100,
@@ -180,22 +189,22 @@ _FORMATS: dict[str, Callable[[str], Data]] = {
 }
 
 
-def _detected(text: str) -> Data:
+def _detected(text: str, own: ModelsOwn | None) -> Data:
     path, size = _sized(text)
     if path.is_file() and path.suffix == ".npz":
-        return _npz(text)
+        return _npz(text, own)
     if path.suffix in SUFFIXES or (path.is_dir() and any(part_of(path, ("train",)))) or class_folders(path / "train"):
-        return _text(text)
+        return _text(text, own)
     if path.is_file():
         wanted = f"{path}:FUNCTION" if path.suffix == ".py" else "a folder, an .npz file or FILE.py:FUNCTION"
         raise InputError(f"data: {path} is a file of no known format; allowed: {wanted}")
     if size is None and idx_folder(path):
-        return _idx(text)
+        return _idx(text, own)
     if size is None and cifar_folder(path, 10):
-        return _cifar10(text)
+        return _cifar10(text, own)
     if size is None and cifar_folder(path, 100):
-        return _cifar100(text)
-    return _folder(text)
+        return _cifar100(text, own)
+    return _folder(text, own)
 
 
 def _sized(text: str) -> tuple[Path, int | None]:
@@ -269,14 +278,17 @@ def _python_file(file: str) -> Path:
 # -------------------------------------------------------------------------------------------- shared
 
 
-def _as_data(read: Read, name: str) -> Data:
+def _as_data(read: Read, name: str, own: ModelsOwn | None = None, fitted: bool = False) -> Data:
+    """Read images as data: standardised by their own statistics, or `own`, which may have `fitted` them already."""
     images = [torch.from_numpy(part.images) for part in (read.train, read.test)]
-    standardise = _standardise(images[0])
+    settings, transform = {}, _standardise(images[0])
+    if isinstance(own, Preprocessing):
+        settings, transform = own.settings, Standardise(own.mean, own.std) if fitted else own
     train, test = (
-        examples_from(stored, torch.from_numpy(part.labels), standardise)
+        examples_from(stored, torch.from_numpy(part.labels), transform)
         for stored, part in zip(images, (read.train, read.test), strict=True)
     )
-    data = Data(train, test, read.classes, name)
+    data = Data(train, test, read.classes, name, settings)
     strange = set(test.labels.tolist()) - set(train.labels.tolist())
     if strange:
         raise InputError(

@@ -9,6 +9,7 @@ from rasura.models.identity import code_behind, identity_of_model
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, check_weights, device_of, logits_of, misfit, to_device
 from rasura.models.names import class_names_of, library_names, named
+from rasura.models.preprocessing import preprocessing_named, preprocessing_of
 from rasura.models.text import TEXT_ZOO, for_data
 from rasura.models.zoo import ZOO
 
@@ -37,6 +38,8 @@ __all__ = [
     "misfit",
     "named",
     "own_outputs",
+    "preprocessing_named",
+    "preprocessing_of",
     "reinitialised",
     "save_model",
     "settle_weight",

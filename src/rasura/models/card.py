@@ -27,6 +27,8 @@ class Card:
         data: the name of the data it was trained on.
         training: recipe, seed and left-out classes, for the record.
         history: one entry per forgetting, oldest first.
+        preprocessing: the settings of the model's own preprocessing, if that makes its inputs; empty if the data make
+            them; None if nothing is known.
     """
 
     architecture: str | None = None
@@ -37,6 +39,7 @@ class Card:
     data: str = ""
     training: dict[str, Any] = field(default_factory=dict)
     history: tuple[dict[str, Any], ...] = ()
+    preprocessing: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The card as JSON values."""
@@ -50,7 +53,8 @@ class Card:
             InputError: fields are missing, unknown or of another type.
         """
         try:
-            known = {name: content[name] for name in Card.__dataclass_fields__}
+            known = {"preprocessing": {}} | content  # older cards are of models that took the data's
+            known = {name: known[name] for name in Card.__dataclass_fields__}
             shape = known["input_shape"]
             if not all(isinstance(known[name], list) for name in ("classes", "mean", "std", "history")):
                 raise TypeError("classes, mean, std, history: lists")
@@ -63,6 +67,7 @@ class Card:
                 data=str(known["data"]),
                 training=dict(known["training"]),
                 history=tuple(dict(entry) for entry in known["history"]),
+                preprocessing=None if known["preprocessing"] is None else dict(known["preprocessing"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"model.json: not a model card ({error!r}); allowed: a file as rasura wrote it") from None

@@ -16,9 +16,10 @@ from rasura.data import unusable
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, locked, ordinary, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
-from rasura.models.build import build_model, check_harmless, load_hugging_face, parse_architecture
+from rasura.models.build import build_model, check_harmless, parse_architecture
 from rasura.models.card import Card, card_of, with_card
 from rasura.models.header import check_archive, check_file, shapes_in, unreadable
+from rasura.models.hugging_face import CONFIG, in_hugging_face_form, read_hugging_face, write_hugging_face
 from rasura.models.names import library_names
 from rasura.models.outline import at_most, outline, room
 from rasura.models.zoo import ZOO
@@ -38,14 +39,20 @@ def save_model(model: nn.Module, folder: str | Path) -> None:
 
 
 def write_model(model: nn.Module, folder: Path) -> None:
-    """Write the two files of a model folder into an existing folder, and the adapter that the model has kept."""
+    """Write a model into an existing folder: weights, `model.json`, and the adapter that the model has kept.
+
+    A model of transformers becomes a Hugging Face folder, which `from_pretrained` reads too.
+    """
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise InputError(f"model: {broken[0]} holds NaN or infinite weights; allowed: finite weights")
     try:
         with ordinary(folder / WEIGHTS):
-            save_file(state, folder / WEIGHTS)
+            if in_hugging_face_form(model):
+                write_hugging_face(model, folder)
+            else:
+                save_file(state, folder / WEIGHTS)
     except SafetensorError as error:  # the disk is full: an error like that of any other file
         raise OSError(errno.EIO, first_line(error), str(folder / WEIGHTS)) from error
     write_json(
@@ -78,16 +85,18 @@ def load_model(
     """
     path = Path(path)
     check_model_folder(path)
-    if (path / DESCRIPTION).is_file():
-        content = read_json(path / DESCRIPTION)
-        card = Card.from_json(content)
+    content = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}
+    card = Card.from_json(content) if content else Card()
+    if (path / CONFIG).is_file():
+        if content:
+            _check_hash(path / WEIGHTS, content.get("sha256"))
+        return with_card(read_hugging_face(path), card)
+    if content:
         if architecture is None:
             architecture = _harmless(card.architecture, path, trust)
             _check_fit(replace(card, architecture=architecture), path)
         _check_hash(path / WEIGHTS, content.get("sha256"))
         return _filled(architecture, card, read_weights(path / WEIGHTS), path)
-    if (path / "config.json").is_file():
-        return load_hugging_face(str(path)).eval()
     if path.is_file():
         if architecture is None:
             raise InputError(
@@ -136,6 +145,7 @@ def to_card(architecture: str | None, data: Any, **fields: Any) -> Card:
         input_shape=shape if isinstance(shape, tuple) else None,
         mean=tuple(getattr(standardise, "mean", ())),
         std=tuple(getattr(standardise, "std", ())),
+        preprocessing=data.preprocessing,
         data=data.name,
         **fields,
     )
