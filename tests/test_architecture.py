@@ -11,7 +11,7 @@ SOURCE = Path(rasura.__file__).parent
 
 FLOORS = [
     {"errors"},
-    {"progress", "files", "memory", "user_code"},
+    {"exits", "progress", "files", "memory", "user_code"},
     {"data"},
     {"models"},
     {"training"},
@@ -22,7 +22,9 @@ FLOORS = [
     {"finding"},
     {"runs", "testing"},
     {"bench", "compare", "demo", "listing", "tables"},
-    {"options"},
+    {"public"},
+    {"options", "parsing"},
+    {"given"},
     {"cli"},
     {"__main__"},
 ]

@@ -87,8 +87,8 @@ def _toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"grid: {path} does not exist; allowed: an existing TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"grid: {path} is no TOML ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"grid: {path} is no TOML ({first_line(error)}); allowed: a TOML file") from None
 
 
 def _listed(key: str, values: Any, kind: Any) -> list[Any]:

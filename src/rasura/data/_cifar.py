@@ -37,7 +37,7 @@ def _cifar_file(path: Path, kind: int) -> Part:
     width = labels + 3 * 32 * 32
     content = np.fromfile(path, np.uint8)
     if not len(content) or len(content) % width:
-        raise InputError(f"cifar{kind}: {path} has {len(content)} bytes; expected rows of {width}, as {10_000 * width}")
+        raise InputError(f"cifar{kind}: {path} has {len(content)} bytes; allowed: rows of {width}, as {10_000 * width}")
     rows = content.reshape(-1, width)
     return Part(rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, labels - 1].astype(np.int64))
 

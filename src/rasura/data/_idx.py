@@ -59,13 +59,13 @@ def _idx_array(path: Path, dims: int) -> Array:
     content = _bytes(path)
     head, magic = 4 + 4 * dims, 0x0800 + dims
     if len(content) < head:
-        raise InputError(f"idx: {path} has {len(content)} bytes; expected at least the {head} of its header")
+        raise InputError(f"idx: {path} has {len(content)} bytes; allowed: at least the {head} of its header")
     found, *shape = struct.unpack(f">{1 + dims}I", content[:head])
     if found != magic:
-        raise InputError(f"idx: {path} starts with the magic number {found}; expected {magic}")
+        raise InputError(f"idx: {path} starts with the magic number {found}; allowed: {magic}")
     expected = head + int(np.prod(shape, dtype=object))
     if len(content) != expected:
-        raise InputError(f"idx: {path} has {len(content)} bytes; expected {expected} for the shape {tuple(shape)}")
+        raise InputError(f"idx: {path} has {len(content)} bytes; allowed: {expected} for the shape {tuple(shape)}")
     return np.frombuffer(content, np.uint8, offset=head).reshape(shape).copy()
 
 

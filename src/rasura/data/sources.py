@@ -22,7 +22,7 @@ from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.errors import InputError, unknown
-from rasura.user_code import imported
+from rasura.user_code import imported, running
 
 DATA_SOURCES: dict[str, str] = {
     "fashion-mini": "14,000 images of Fashion-MNIST (28×28 grey, 10 classes), part of rasura: nothing to download",
@@ -236,7 +236,8 @@ def _from_python(file: str, function: str) -> Data:
         inspect.signature(make).bind()
     except TypeError as error:
         raise InputError(f"data: {function} of {path} needs arguments ({error}); allowed: one without") from None
-    data = make()
+    with running("data", path):
+        data = make()
     if not isinstance(data, Data):
         raise InputError(f"data: {function} of {path} returned {type(data).__name__}; allowed: a rasura.Data")
     return data

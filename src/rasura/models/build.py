@@ -12,7 +12,7 @@ from torch import nn
 from rasura.errors import InputError, first_line, unknown
 from rasura.models.text import TEXT_ZOO
 from rasura.models.zoo import ZOO
-from rasura.user_code import imported
+from rasura.user_code import imported, running
 
 FAMILIES = {
     "timm:NAME": "a model of timm, e.g. timm:resnet18,pretrained=true",
@@ -51,7 +51,9 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
         return _call(TEXT_ZOO[name], name, given, options)
     family, colon, rest = name.partition(":")
     if name.partition(".py:")[1]:
-        return _call(_function_in(name), name, given, options)
+        function = _function_in(name)
+        with running("model", Path(name.rpartition(":")[0]).resolve()):
+            return _call(function, name, given, options)
     if colon and family in _LIBRARIES:
         return _LIBRARIES[family](rest, given, options)
     raise unknown("model", name, [*ZOO, *TEXT_ZOO, *FAMILIES])

@@ -100,7 +100,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError:
         raise InputError(f"model: {path} holds objects that could run code; allowed: tensors only") from None
     except (*UNREADABLE, SafetensorError) as error:
-        raise InputError(f"model: {path} is truncated or not a file of weights ({first_line(error)})") from None
+        raise InputError(
+            f"model: {path} is truncated or damaged ({first_line(error)}); allowed: a file of weights"
+        ) from None
     return _state_in(content, path)
 
 
@@ -134,12 +136,12 @@ def fresh_model(card: Card) -> nn.Module:
 
 
 def _card_in(folder: Path) -> Card:
-    content = read_json(folder / DESCRIPTION)
+    content = read_json(folder / DESCRIPTION, format=1)
     card = Card.from_json(content)
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"model: {folder / WEIGHTS} does not exist; allowed: a complete model folder")
     if content.get("sha256") != hash_of_file(folder / WEIGHTS):
-        raise InputError(f"model: {folder / WEIGHTS} is truncated or changed (its hash is not the one in model.json)")
+        raise InputError(f"model: {folder / WEIGHTS} is truncated or changed; allowed: as model.json says")
     return card
 
 
