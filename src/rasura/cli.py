@@ -13,9 +13,9 @@ from typing import Any
 import rasura
 from rasura.auditing import Shadows
 from rasura.data import read_samples
-from rasura.errors import printable, unknown
+from rasura.errors import each_once, printable, unknown
 from rasura.exits import NOT_MET, REFUSED, failed, refused, say
-from rasura.given import adapted, all_loaded, each_once, loaded, named, requested, search_of
+from rasura.given import adapted, all_loaded, loaded, named, requested, search_of
 from rasura.options import Audit, Bench, Compare, Demo, Forget, Recompute, Report, Train
 from rasura.parsing import HelpShownError, parsed, with_settings
 from rasura.tables import print_comparison, print_findings, print_summary, qualified

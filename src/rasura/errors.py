@@ -1,8 +1,9 @@
 """The one error a user sees: a line that names the field, the value and what is allowed."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 
 class InputError(ValueError):
@@ -32,6 +33,19 @@ def check_seed(seed: int) -> None:
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"seed: {seed}; allowed: a whole number from 0 to {2**32 - 1}")
+
+
+def each_once(field: str, given: Sequence[Any]) -> Sequence[Any]:
+    """What was given for a field that takes several, unless one is there twice.
+
+    >>> each_once("seeds", [0, 1, 0])
+    Traceback (most recent call last):
+    rasura.errors.InputError: seeds: 0 is given twice; allowed: each once
+    """
+    twice = next((one for place, one in enumerate(given) if one in given[:place]), None)
+    if twice is not None:
+        raise InputError(f"{field}: {twice} is given twice; allowed: each once")
+    return given
 
 
 def first_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Folders that appear whole or not at all, JSON, and hashes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rasura.errors import InputError
+from safetensors import SafetensorError
+
+from rasura.errors import InputError, first_line, out_of_memory
 
 
 def partial_of(folder: Path) -> Path:
@@ -75,6 +78,17 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def library_writes(path: Path) -> Iterator[None]:
+    """Around a library that writes a file: what it raises on a full disk becomes an error as of any file."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
+        raise OSError(errno.EIO, f"not written whole, as on a full disk: {first_line(error)}", str(path)) from error
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from rasura.data import Data, ForgetClasses, ForgetSamples, read_samples
-from rasura.errors import InputError
+from rasura.errors import InputError, each_once
 from rasura.models import load_model, to_card
 from rasura.models.adapters import merged, with_adapters
 from rasura.options import Audit, Compare, Forget
@@ -15,18 +14,10 @@ from rasura.strength import Search
 
 
 def named(data: Data, option: str, given: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes; a number that is not itself a name stands for the class at that place."""
+    """Names of classes, in their order; a number that is not itself a name stands for the class at that place."""
     numbered = [int(one) if one.isdecimal() and len(one) < 10 and one not in data.classes else one for one in given]
     names = each_once(option, [data.classes[data.class_numbers([one])[0]] for one in numbered])
     return tuple(data.classes[number] for number in data.class_numbers(names)) if names else ()
-
-
-def each_once(option: str, given: Sequence[Any]) -> Sequence[Any]:
-    """What was given for an option that takes several, unless one is there twice."""
-    twice = next((one for place, one in enumerate(given) if one in given[:place]), None)
-    if twice is not None:
-        raise InputError(f"{option}: {twice} is given twice; allowed: each once")
-    return given
 
 
 def requested(data: Data, options: Forget | Audit) -> ForgetClasses | ForgetSamples:

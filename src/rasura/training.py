@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rasura.data import Examples
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, check_seed, unknown
-from rasura.files import hash_of_json
+from rasura.files import hash_of_json, library_writes
 from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.progress import Progress, silent
 
@@ -333,7 +333,8 @@ def _write_checkpoint(
     partial = path.with_suffix(".tmp")
     randomness = {"own": generator.get_state(), "global": torch.get_rng_state()}
     state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), **randomness}
-    torch.save({"run": run, "epoch": epoch, **state}, partial)
+    with library_writes(path):
+        torch.save({"run": run, "epoch": epoch, **state}, partial)
     os.replace(partial, path)
 
 

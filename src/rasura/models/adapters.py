@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.errors import InputError, first_line
-from rasura.files import hash_of_file, read_json, write_json
+from rasura.files import hash_of_file, library_writes, read_json, write_json
 from rasura.models.card import card_of, hash_of_model, with_card
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def write_adapter(model: nn.Module, folder: Path) -> None:
     assert adapter is not None
     folder.mkdir()
     adapter.config.save_pretrained(str(folder))
-    save_file({name: tensor.contiguous() for name, tensor in adapter.weights.items()}, folder / WEIGHTS)
+    with library_writes(folder / WEIGHTS):
+        save_file({name: tensor.contiguous() for name, tensor in adapter.weights.items()}, folder / WEIGHTS)
     history = card_of(model).history
     note = {"format": 1, "base": adapter.base, "history": history[-1] if history else None}
     write_json(folder / NOTE, {**note, "sha256": hash_of_file(folder / WEIGHTS)})

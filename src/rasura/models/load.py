@@ -1,6 +1,5 @@
 """Model folders: weights in `model.safetensors`, everything else in `model.json`. Nothing is ever unpickled."""
 
-import errno
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.errors import InputError, first_line
-from rasura.files import hash_of_file, read_json, whole_folder, write_json
+from rasura.files import hash_of_file, library_writes, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
 from rasura.models.build import build_model, load_hugging_face, parse_architecture
 from rasura.models.card import Card, card_of, with_card
@@ -37,10 +36,8 @@ def write_model(model: nn.Module, folder: Path) -> None:
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise InputError(f"model: {broken[0]} holds NaN or infinite weights; allowed: finite weights")
-    try:
+    with library_writes(folder / WEIGHTS):
         save_file(state, folder / WEIGHTS)
-    except SafetensorError as error:  # the disk is full: an error like that of any other file
-        raise OSError(errno.EIO, first_line(error), str(folder / WEIGHTS)) from error
     write_json(
         folder / DESCRIPTION, {"format": 1, **card_of(model).to_json(), "sha256": hash_of_file(folder / WEIGHTS)}
     )
