@@ -13,7 +13,7 @@ from typing import Any
 import rasura
 from rasura.auditing import Shadows
 from rasura.data import read_samples
-from rasura.errors import each_once, printable, unknown
+from rasura.errors import InputError, each_once, printable, unknown
 from rasura.exits import NOT_MET, REFUSED, failed, refused, say
 from rasura.given import adapted, all_loaded, loaded, named, requested, search_of
 from rasura.options import Audit, Bench, Compare, Demo, Forget, Recompute, Report, Train
@@ -107,10 +107,12 @@ def _forget(arguments: list[str]) -> int:
     from rasura.recipes import method_for
     from rasura.runs import forget_run
 
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise InputError(f"method: none; allowed: {', '.join(names())}")
+    if arguments[0] in ("-h", "--help"):
         print(f"usage: rasura forget METHOD [options]\n\nMethods: {', '.join(names())}\n")
         print("rasura forget METHOD --help shows a method's options.")
-        return 0 if arguments else REFUSED
+        return 0
     name, rest = arguments[0], arguments[1:]
     options, method = with_settings(f"forget {name}", Forget, method_class(name)(), rest)
     if options.recipe:
@@ -236,9 +238,11 @@ def _report(arguments: list[str]) -> int:
 def _list(arguments: list[str]) -> int:
     from rasura.listing import LISTS
 
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise InputError(f"list: none; allowed: {', '.join(LISTS)}")
+    if arguments[0] in ("-h", "--help"):
         print(f"usage: rasura list {'|'.join(LISTS)} [--json]")
-        return 0 if arguments else REFUSED
+        return 0
     if arguments[0] not in LISTS:
         raise unknown("list", arguments[0], LISTS)
     if arguments[1:] not in ([], ["--json"]):

@@ -103,7 +103,8 @@ def _toml(path: Path) -> dict[str, Any]:
 def _listed(key: str, values: Any, kind: Any) -> list[Any]:
     if not isinstance(values, list) or not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
         raise InputError(f"grid: {key} = {values!r}; allowed: a list")
-    return each_once(f"grid: {key}", values)
+    each_once(f"grid: {key}", values)
+    return values
 
 
 def _request(one: str | list[str]) -> tuple[str, ...]:
