@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN    := $(VENV)/bin
 OUT    ?= runs/demo
 
-.PHONY: help setup demo test test-slow check bench clean
+.PHONY: help setup demo test test-slow fuzz check bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ test: setup  ## the tests, without those marked slow
 
 test-slow: setup  ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+
+fuzz: setup  ## every reader of files against damaged ones, ten minutes each; FUZZ_SECONDS=… for another time
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest -q tests/fuzz -n 2
 
 check: setup  ## style, types, direction of imports
 	$(BIN)/ruff check .

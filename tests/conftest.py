@@ -7,6 +7,10 @@ import sys
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: threads that wait for each other take minutes
     os.environ["OMP_NUM_THREADS"] = "1"
 
+from rasura.__main__ import ENVIRONMENT
+
+os.environ.update(ENVIRONMENT | dict(os.environ))  # as the command line sets it, and as early
+
 import hypothesis
 import torch
 

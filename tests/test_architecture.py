@@ -11,7 +11,7 @@ SOURCE = Path(rasura.__file__).parent
 
 FLOORS = [
     {"errors"},
-    {"progress", "files", "memory", "user_code", "randomness"},
+    {"exits", "progress", "files", "memory", "user_code", "randomness"},
     {"identity", "sealed"},
     {"data"},
     {"models"},
@@ -24,8 +24,9 @@ FLOORS = [
     {"audits"},
     {"runs", "testing"},
     {"bench", "compare", "demo", "listing", "tables"},
-    {"options"},
-    {"prepared"},
+    {"public"},
+    {"options", "parsing"},
+    {"given"},
     {"cli"},
     {"__main__"},
 ]

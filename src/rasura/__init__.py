@@ -1,41 +1,21 @@
 """rasura: make a trained classifier forget a class, and prove what is left of it inside."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-from rasura import methods
-from rasura.auditing import VERDICTS
-from rasura.data import Data, Examples, ForgetClasses, ForgetSamples, Standardise, load_data
-from rasura.errors import InputError
-from rasura.finding import Finding, audit, audit_all
-from rasura.methods.contract import Method, Outcome, Problem, forget
-from rasura.models import build_model, load_model, save_model
-from rasura.strength import Search, search_strength
-from rasura.training import Recipe, fit, predict
+if TYPE_CHECKING:
+    from rasura.public import *  # noqa: F403
 
-__all__ = [
-    "VERDICTS",
-    "Data",
-    "Examples",
-    "Finding",
-    "ForgetClasses",
-    "ForgetSamples",
-    "InputError",
-    "Method",
-    "Outcome",
-    "Problem",
-    "Recipe",
-    "Search",
-    "Standardise",
-    "__version__",
-    "audit",
-    "audit_all",
-    "build_model",
-    "fit",
-    "forget",
-    "load_data",
-    "load_model",
-    "methods",
-    "predict",
-    "save_model",
-    "search_strength",
-]
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when one is asked for: the command line prepares its process before torch is there."""
+    public = importlib.import_module("rasura.public")
+    if name == "__all__" or name in public.__all__:
+        return getattr(public, name)
+    raise AttributeError(f"module 'rasura' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})

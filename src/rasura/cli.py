@@ -1,27 +1,25 @@
 """The command line: one thin layer over the same functions that Python users call.
 
 Each command is a dataclass in `options` and a function that takes it. Results go to stdout,
-progress and errors to stderr. Exit codes: 0 done, 1 `--require` not met, 2 wrong input, 130 interrupted.
+progress and errors to stderr; `exits` has the exit codes.
 """
 
-import contextlib
-import io
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 import rasura
 from rasura.auditing import Shadows
+from rasura.class_order import ordered, told
 from rasura.data import in_order, read_samples
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, each_once, printable, unknown
+from rasura.exits import NOT_MET, REFUSED, failed, refused, say
+from rasura.given import adapted, all_loaded, loaded, named, prepared_data, requested, search_of
+from rasura.models import class_names_of
 from rasura.options import Audit, Bench, Compare, Demo, Forget, Recompute, Report, Train
-from rasura.prepared import prepared_data
+from rasura.parsing import HelpShownError, parsed, with_settings
 from rasura.tables import print_comparison, print_findings, print_summary, qualified
 
 USAGE = """\
@@ -39,7 +37,8 @@ Make a trained classifier forget a class, and prove what is left of it inside.
   report  DIR                                           write report.html anew from the audits in a folder
   list    methods|models|data|decoders|on-request|recipes          what there is
 
-Exit codes: 0 done, 1 --require not met, 2 wrong input, 130 interrupted.
+Exit codes: 0 done; 1 --require not met; 2 wrong input, or no room on the disk or in memory; 3 a bug of ours, with
+its traceback; 128 + n stopped by signal n, such as 130 by Ctrl-C. A stopped command resumes.
 Every command takes --json: one JSON object on stdout and nothing else.
 """
 
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
-        return 0 if arguments else 2
+        return 0 if arguments else REFUSED
     if arguments[0] == "--version":
         print(f"rasura {rasura.__version__}")
         return 0
@@ -58,59 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if command not in COMMANDS:
             raise unknown("command", command, COMMANDS)
         return COMMANDS[command](rest)
-    except InputError as error:
-        return _refuse(str(error))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        return _refuse(f"file: {error.filename or 'a file'} cannot be used ({error.strerror or error})")
-    except KeyboardInterrupt:
-        print("rasura: interrupted; nothing is left half-written, the same command resumes", file=sys.stderr)
-        return 130
-
-
-def entry() -> None:
-    """The console script."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a console without “→” shows “?”, and the work is not lost
-    sys.exit(main())
-
-
-def _refuse(reason: str) -> int:
-    print(f"rasura: {' '.join(reason.split())}", file=sys.stderr)
-    return 2
-
-
-def _parsed(kind: Any, arguments: list[str], name: str, description: str | None = None) -> Any:
-    options = (tyro.conf.FlagCreatePairsOff,)
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, args=arguments, prog=f"rasura {name}", description=description, config=options)
-    except SystemExit as stop:
-        if not stop.code:
-            raise  # help was asked for
-        raise InputError(f"{_one_line(complaint.getvalue())}; see rasura {name} --help") from None
-
-
-def _one_line(box: str) -> str:
-    """What tyro says in a box of many lines, without the frame and the help texts (indented by eight or more)."""
-    lines = [line.strip("│╰╯\n").rstrip() for line in box.splitlines()[1:]]  # without the title
-    short = [line for line in lines if not line.startswith(" " * 8)]
-    words = " ".join(line.strip() if line.strip(" ─-") else ";" for line in short)
-    reason = words.partition("For full helptext")[0].partition("Argument helptext")[0]
-    return " ".join(reason.split()).replace(" ;", ";").strip("; ").removeprefix("Error parsing settings: ")
-
-
-def _with_settings(name: str, options: type, settings: Any, arguments: list[str]) -> tuple[Any, Any]:
-    """Parse a command's own options beside the fields of a dataclass of settings, which begin as in `settings`."""
-    flat = tyro.conf.OmitArgPrefixes
-    parts: Any = [("options", flat[options]), ("settings", flat[type(settings)], field(default=settings))]
-    both = make_dataclass("Both", parts, frozen=True)
-    parsed = _parsed(both, arguments, name, (options.__doc__ or "").split("\n")[0])
-    return parsed.options, parsed.settings
+    except HelpShownError:
+        raise
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # code of the user's may call sys.exit
+        return failed(error)
 
 
 # ------------------------------------------------------------------------------------------------ commands
@@ -120,32 +70,30 @@ def _demo(arguments: list[str]) -> int:
     from rasura.demo import run_demo
     from rasura.progress import terminal
 
-    options = _parsed(Demo, arguments, "demo")
+    options = parsed(Demo, arguments, "demo")
     with terminal() as progress:
         findings = run_demo(options.out, progress)
     if options.json:
         _print_json({"report": str(options.out / "report.html"), "findings": [_brief(one) for one in findings]})
         return 0
     print_findings(findings)
-    print(f"\nThe page: {options.out / 'report.html'}")
+    _print("", f"The page: {options.out / 'report.html'}")
     return 0
 
 
 def _train(arguments: list[str]) -> int:
-    from rasura.class_order import told
-    from rasura.models import class_names_of
     from rasura.progress import terminal
     from rasura.runs import train_run
     from rasura.training import Recipe
 
-    options, recipe = _with_settings("train", Train, Recipe(), arguments)
+    options, recipe = with_settings("train", Train, Recipe(), arguments)
     data = prepared_data(options)
-    without = _names(data, options.without)
-    samples = read_samples(options.without_samples, data) if options.without_samples else None
+    without = named(data, "without", options.without)
+    samples = None if options.without_samples is None else read_samples(options.without_samples, data)
     with terminal() as progress:
         model = train_run(data, options.model, recipe, without, options.seed, options.out, progress, samples)
         given, data = data, in_order(data, class_names_of(model))
-        _say(told(given, data))
+        say(*told(given, data))
         held_out = rasura.predict(model, data.test, progress=progress).argmax(1)
     kept = [name for name in data.classes if name not in without]
     asked = [data.classes[number] not in without for number in data.test.labels.tolist()]
@@ -153,7 +101,7 @@ def _train(arguments: list[str]) -> int:
     if options.json:
         _print_json({"model": str(options.out), "classes": kept, "held_out_accuracy": round(accuracy, 5)})
     else:
-        print(f"{options.out}: {accuracy:.1%} of the held-out examples of its {len(kept)} classes are named rightly")
+        _print(f"{options.out}: {accuracy:.1%} of the held-out examples of its {len(kept)} classes are named rightly")
     return 0
 
 
@@ -163,34 +111,35 @@ def _forget(arguments: list[str]) -> int:
     from rasura.recipes import method_for
     from rasura.runs import forget_run
 
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise InputError(f"method: none; allowed: {', '.join(names())}")
+    if arguments[0] in ("-h", "--help"):
         print(f"usage: rasura forget METHOD [options]\n\nMethods: {', '.join(names())}\n")
         print("rasura forget METHOD --help shows a method's options.")
-        return 0 if arguments else 2
+        return 0
     name, rest = arguments[0], arguments[1:]
-    options, method = _with_settings(f"forget {name}", Forget, method_class(name)(), rest)
+    options, method = with_settings(f"forget {name}", Forget, method_class(name)(), rest)
     if options.recipe:
-        options, method = _with_settings(f"forget {name}", Forget, method_for(name, options.recipe), rest)
+        options, method = with_settings(f"forget {name}", Forget, method_for(name, options.recipe), rest)
     data = prepared_data(options)
-    model = _adapted(_load(options.model, options, data), options.adapter)
-    request = _request(data, options)
-    search = _search(data, options)
+    request, search = requested(data, options), search_of(data, options)
+    model = adapted(loaded(options.model, options, data), options.adapter)
     with terminal() as progress:
         _, record = forget_run(model, data, request, method, options.seed, options.out, progress, search)
-    _say(record["warnings"])
+    say(*record["warnings"])
     if options.json:
         _print_json({"model": str(options.out), **record})
         return 0
     effect = record["effect"]
-    print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
+    _print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
     if search:
         found = record["search"]
         besides = "".join(f", {name} {value}" for name, value in found["besides"].items())
-        print(f"  strength: {found['field']} {found['chosen']:g}{besides}, of {len(found['trials'])} settings tried")
+        _print(f"  strength: {found['field']} {found['chosen']:g}{besides}, of {len(found['trials'])} settings tried")
     for part, what in (("forget", "to forget"), ("retain", "to keep")):
         before, after = effect[f"{part}_accuracy_before"], effect[f"{part}_accuracy_after"]
-        print(f"  training images {what}: accuracy {before:.1%} → {after:.1%}")
-    print("Zero accuracy does not show that a class is gone. Audit the model: rasura audit --help")
+        _print(f"  training images {what}: accuracy {before:.1%} → {after:.1%}")
+    _print("Zero accuracy does not show that a class is gone. Audit the model: rasura audit --help")
     return 0
 
 
@@ -199,18 +148,17 @@ def _audit(arguments: list[str]) -> int:
     from rasura.progress import terminal
     from rasura.runs import audit_runs
 
-    if any(one.partition("=")[0] == "--recompute" for one in arguments):
-        again = _parsed(Recompute, arguments, "audit")
+    if any(word.partition("=")[0] == "--recompute" for word in arguments):
+        again = parsed(Recompute, arguments, "audit")
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
-    options = _parsed(Audit, arguments, "audit")
+    options = parsed(Audit, arguments, "audit")
     data = prepared_data(options)
-    model, original = (_load(path, options, data) for path in (options.model, options.original))
-    model = _adapted(model, options.adapter)
-    asked = options.forget or options.forget_samples
-    request = _request(data, options) if asked else rasura.methods.forgotten_classes(model)
+    request = requested(data, options) if options.forget or options.forget_samples is not None else None
+    model, original = (loaded(path, options, data) for path in (options.model, options.original))
+    model = adapted(model, options.adapter)
+    request = request or rasura.methods.forgotten_classes(model)
     references, *shadows = (
-        [_load(path, options, data) for path in paths]
-        for paths in (options.reference, options.shadow_original, options.shadow_unlearned)
+        all_loaded(option, options, data) for option in ("reference", "shadow_original", "shadow_unlearned")
     )
     with terminal() as progress:
         shown = options.adapter[-1].resolve().parent if options.adapter else options.model.resolve()
@@ -224,40 +172,43 @@ def _audit(arguments: list[str]) -> int:
 
 
 def _report_finding(found: dict[str, Any], folder: Path, require: str | None, json: bool) -> int:
-    _say(found.get("warnings", ()))
+    say(*found.get("warnings", ()))
     if json:
         _print_json(_brief(found))
     else:
         print_findings([found])
-        print(f"\n{found['verdict']}{qualified(found)}: {found['reason']}\nThe page: {folder / 'report.html'}")
+        said = f"{found['verdict']}{qualified(found)}: {found['reason']}"
+        _print("", said, f"The page: {folder / 'report.html'}")
     wanted = (require or "").replace("-", " ").upper()
     met = found["verdict"].replace("-", " ") == wanted and not (wanted == "ERASED" and found["qualifiers"])
-    return 1 if wanted and not met else 0
+    return NOT_MET if wanted and not met else 0
 
 
 def _compare(arguments: list[str]) -> int:
-    from rasura.class_order import ordered
     from rasura.compare import PAGE, compare
     from rasura.methods import method_class, names
     from rasura.progress import terminal
     from rasura.recipes import nearest_for
 
-    options = _parsed(Compare, arguments, "compare")
-    chosen = options.methods or names()
+    options = parsed(Compare, arguments, "compare")
+    chosen = each_once("methods", options.methods) or names()
     methods = {name: nearest_for(name, options.recipe) if options.recipe else method_class(name)() for name in chosen}
     data = prepared_data(options)
-    request = rasura.ForgetClasses(_names(data, options.forget))
-    model = _load(options.model, options, data)
-    references = [_load(path, options, data) for path in options.reference]
-    _say(ordered(model, data, request).warnings)
-    search = rasura.Search(options.budget) if options.strength else None
+    request, search = rasura.ForgetClasses(named(data, "forget", options.forget)), search_of(data, options)
+    model = loaded(options.model, options, data)
+    references = all_loaded("reference", options, data)
+    say(*ordered(model, data, request).warnings)
     with terminal() as progress:
         rows, failed = compare(model, data, request, methods, references, options.out, progress, options.seed, search)
+    for name, reason in failed.items():
+        say(f"{name}: no model ({reason})")
     if options.json:
         _print_json({"page": str(options.out / PAGE), "rows": [row.to_json() for row in rows], "failed": failed})
-        return 0
-    print_comparison([row.to_json() for row in rows], failed)
-    print(f"\nThe page: {options.out / PAGE}")
+    else:
+        print_comparison([row.to_json() for row in rows])
+        _print("", f"The page: {options.out / PAGE}")
+    if failed.keys() >= methods.keys():
+        return refused("methods: every one failed, only controls are on the page; allowed: methods that give a model")
     return 0
 
 
@@ -266,7 +217,7 @@ def _bench(arguments: list[str]) -> int:
     from rasura.files import write_json
     from rasura.progress import terminal
 
-    options = _parsed(Bench, arguments, "bench")
+    options = parsed(Bench, arguments, "bench")
     grid = read_grid(options.grid, options.trust)
     with terminal() as progress:
         findings = run_grid(grid, options.out, options.engine, progress)
@@ -282,21 +233,23 @@ def _bench(arguments: list[str]) -> int:
 def _report(arguments: list[str]) -> int:
     from rasura.audits import write_report
 
-    options = _parsed(Report, arguments, "report")
+    options = parsed(Report, arguments, "report")
     page = write_report(options.folder)
     if options.json:
         _print_json({"report": str(page)})
     else:
-        print(page)
+        _print(str(page))
     return 0
 
 
 def _list(arguments: list[str]) -> int:
     from rasura.listing import LISTS
 
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments:
+        raise InputError(f"list: none; allowed: {', '.join(LISTS)}")
+    if arguments[0] in ("-h", "--help"):
         print(f"usage: rasura list {'|'.join(LISTS)} [--json]")
-        return 0 if arguments else 2
+        return 0
     if arguments[0] not in LISTS:
         raise unknown("list", arguments[0], LISTS)
     if arguments[1:] not in ([], ["--json"]):
@@ -307,7 +260,7 @@ def _list(arguments: list[str]) -> int:
         return 0
     width = max(len(name) for name in rows)
     for name, meaning in rows.items():
-        print(f"{name:<{width}}  {meaning}")
+        _print(f"{name:<{width}}  {meaning}")
     return 0
 
 
@@ -323,54 +276,16 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------ shared
+# ------------------------------------------------------------------------------------------------ results
 
 
-def _say(warnings: Sequence[str]) -> None:
-    for line in warnings:
-        print(f"rasura: {line}", file=sys.stderr)
-
-
-def _names(data: Any, given: Sequence[str]) -> tuple[str, ...]:
-    """The data's own names of the classes."""
-    return tuple(data.classes[number] for number in data.class_numbers(given)) if given else ()
-
-
-def _search(data: Any, options: Forget) -> rasura.Search | None:
-    if not options.strength:
-        if options.validation:
-            raise InputError(f"validation: {options.validation}; allowed: with --strength auto")
-        return None
-    limits = options.budget, options.forget_accuracy, options.tolerance
-    if options.validation:
-        return rasura.Search(*limits, validation=read_samples(options.validation, data).indices)
-    return rasura.Search(*limits)
-
-
-def _request(data: Any, options: Forget | Audit) -> rasura.ForgetClasses | rasura.ForgetSamples:
-    if bool(options.forget) == bool(options.forget_samples):
-        raise InputError("forget: give classes (--forget) or training examples (--forget-samples), one of the two")
-    if options.forget_samples:
-        return read_samples(options.forget_samples, data)
-    return rasura.ForgetClasses(_names(data, options.forget))
-
-
-def _load(path: Path, options: Forget | Audit | Compare, data: Any) -> Any:
-    from rasura.models import to_card
-
-    named = options.architecture
-    return rasura.load_model(path, named, like=to_card(named, data), trust=options.trust)
-
-
-def _adapted(model: Any, folders: Sequence[Path]) -> Any:
-    """The model with stored adapters folded in."""
-    from rasura.models.adapters import merged, with_adapters
-
-    return merged(with_adapters(model, folders)) if folders else model
+def _print(*lines: str) -> None:
+    for line in lines:
+        print(printable(line))
 
 
 def _print_json(content: Any) -> None:
-    print(json.dumps(content, ensure_ascii=False, allow_nan=False))
+    print(json.dumps(content, allow_nan=False))  # in ASCII: no name of a class can hold an escape of the terminal
 
 
 def _brief(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """The one error a user sees: a line that names the field, the value and what is allowed."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class InputError(ValueError):
@@ -79,6 +81,19 @@ def expect(field: str, value: object, kind: type | tuple[type, ...], allowed: st
         raise InputError(f"{field}: got {said(value)}; allowed: {allowed}")
 
 
+def each_once(field: str, given: Sequence[Any]) -> Sequence[Any]:
+    """What was given for a field that takes several, unless one is there twice.
+
+    >>> each_once("seeds", [0, 1, 0])
+    Traceback (most recent call last):
+    rasura.errors.InputError: seeds: 0 is given twice; allowed: each once
+    """
+    twice = next((one for place, one in enumerate(given) if one in given[:place]), None)
+    if twice is not None:
+        raise InputError(f"{field}: {twice} is given twice; allowed: each once")
+    return given
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; its kind where it says nothing.
 
@@ -86,3 +101,34 @@ def first_line(error: BaseException) -> str:
     ('EOFError', 'disk full')
     """
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters, which would move its cursor or paint it, are shown as escapes.
+
+    >>> print(printable("a\\x1b[31m[red]\\nb"))
+    a\\x1b[31m[red]\\nb
+    """
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def shortened(line: str, most: int = 300) -> str:
+    """A line whose field and value take so many letters at most: what is allowed stays whole.
+
+    >>> shortened("epochs: " + 500 * "9" + "; allowed: 1 or more", most=24)
+    'epochs: 99999999…9999999; allowed: 1 or more'
+    """
+    end = next((found.start() for found in re.finditer(r"; (?:did you mean|allowed)", line, re.IGNORECASE)), len(line))
+    if end <= most:
+        return line
+    return f"{line[: 2 * most // 3]}…{line[end - most // 3 + 1 : end]}{line[end:]}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy or torch, on any device, had no memory left.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+    (True, True)
+    """
+    told = str(error).casefold() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or "out of memory" in told or "can't allocate memory" in told

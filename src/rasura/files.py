@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
-from rasura.errors import FolderError, InputError, first_line
+from rasura.errors import FolderError, InputError, first_line, out_of_memory
 
 POLL = 0.2
 """Seconds between two looks at a lock that another process holds."""
@@ -172,11 +173,19 @@ def _sync_all(folder: Path) -> None:
 
 
 @contextmanager
-def ordinary(path: Path) -> Iterator[None]:
-    """A new file that a library writes inside the block gets the permissions of any other new file."""
+def library_writes(path: Path) -> Iterator[None]:
+    """Around a library that writes a new file: it gets the permissions of any other.
+
+    What the library raises on a full disk becomes an error as of any file.
+    """
     path.touch()
     mode = path.stat().st_mode
-    yield
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        if out_of_memory(error):
+            raise
+        raise OSError(errno.EIO, f"not written whole, as on a full disk: {first_line(error)}", str(path)) from error
     path.chmod(stat.S_IMODE(mode))
 
 
@@ -208,12 +217,12 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, as_json(content))
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+def read_json(path: Path, format: int | None = None) -> dict[str, Any]:
+    """Read a JSON file that holds an object, with this number under "format" where one is asked for.
 
     Raises:
         InputError: no such file, one of more than 256 MiB, broken JSON, an object that names a field twice, numbers or
-            nesting that no file of ours has, or no object.
+            nesting that no file of ours has, no object, or another format.
     """
     if not path.is_file():
         raise InputError(f"path: {path} does not exist; allowed: an existing JSON file")
@@ -226,6 +235,10 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
         raise InputError(f"path: {path} is not readable JSON ({reason}); allowed: a file as rasura wrote it") from None
+    if format is not None and content.get("format") != format:
+        raise InputError(
+            f"format: {content.get('format')!r} in {path}; allowed: {format}, as this version of rasura writes it"
+        )
     return content
 
 

@@ -2,14 +2,32 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from rasura.auditing import Goal
+from rasura.strength import FORGOTTEN, Search
 
 Preprocess = Literal["model", "data"]
 Verdict = Literal["erased", "over-erased", "residual", "masked", "damaged", "not-forgotten"]
+
+USUAL = Search()
+Budget = Annotated[
+    int | None,
+    tyro.conf.arg(help=f"with --strength auto, how many settings of a method are tried at most; else {USUAL.budget}."),
+]
+Tolerance = Annotated[
+    float | None,
+    tyro.conf.arg(help=f"with --strength auto, loss of accuracy that is accepted; else {USUAL.tolerance}."),
+]
+ForgetAccuracy = Annotated[
+    float | None,
+    tyro.conf.arg(
+        help="with --strength auto, accuracy on the examples to forget that counts as forgotten; else "
+        f"{FORGOTTEN} for classes, and for single examples that on unseen ones, and the tolerance."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -70,9 +88,6 @@ class Forget:
         recipe: start from the settings that are known to work on this data set (`rasura list recipes`).
         strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
             the examples it is judged by are kept aside from training, never the held-out ones.
-        budget: with --strength auto, how many settings are tried at most.
-        forget_accuracy: with --strength auto, accuracy on the examples to forget that counts as forgotten.
-        tolerance: with --strength auto, loss of accuracy on the others that is accepted.
         validation: with --strength auto, training examples that the model was not trained on, to judge settings by: as
             in rasura train --without-samples. By default a fifth of what it was trained on is kept from the method,
             which overstates the loss of accuracy.
@@ -92,9 +107,9 @@ class Forget:
     seed: int = 0
     recipe: str | None = None
     strength: Literal["auto"] | None = None
-    budget: int = 8
-    forget_accuracy: float = 0.01
-    tolerance: float = 0.02
+    budget: Budget = None
+    forget_accuracy: ForgetAccuracy = None
+    tolerance: Tolerance = None
     validation: str | None = None
     preprocess: Preprocess | None = None
     json: bool = False
@@ -191,7 +206,6 @@ class Compare:
             silence the answers, logit-mask and bias-shift, are always there.
         recipe: in place of default settings those that worked best on this data set (`rasura list recipes`).
         strength: "auto" searches the strength of every method that has one.
-        budget: with --strength auto, how many settings of each method are tried at most.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         trust: Python files that model folders may run, beside the one that you name yourself.
         seed: of methods and audits.
@@ -208,7 +222,7 @@ class Compare:
     methods: tuple[str, ...] = ()
     recipe: str | None = None
     strength: Literal["auto"] | None = None
-    budget: int = 8
+    budget: Budget = None
     architecture: str | None = None
     trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
     seed: int = 0

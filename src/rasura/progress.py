@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rasura.errors import printable
+
 Progress = Callable[[str, int, int], None]
 """Called with a label, the steps done and the steps in all. It may be called often and must be cheap."""
 
@@ -30,7 +32,7 @@ def terminal() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     bars = Bars(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -49,7 +51,7 @@ def terminal() -> Iterator[Progress]:
                     begun.pop(label)
                 return
             bars.start()
-            tasks[label] = bars.add_task(label, total=total, completed=done)
+            tasks[label] = bars.add_task(printable(label), total=total, completed=done)
         bars.update(tasks[label], completed=done, total=total)
         if done >= total:
             bars.remove_task(tasks.pop(label))
@@ -84,6 +86,6 @@ def _plain_lines() -> Progress:
         elif done and now - spoken.get(label, start) >= PLAIN_INTERVAL:
             spoken[label] = now
             left = (now - start) / done * (total - done)
-            print(f"{label}: {done}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{printable(label)}: {done}/{total}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
     return report

@@ -40,8 +40,9 @@ class Search:
     Attributes:
         budget: settings that are tried, at most. 1 or more.
         forget_accuracy: accuracy on the examples to forget, at most, that counts as forgotten. 0 up to, not including,
-            1; by default 0.01 for classes, as a retrained model does not name what it never saw. For samples it must be
-            given: a retrained model is as good on them as on unseen examples, which only the user can know.
+            1; by default `FORGOTTEN` for classes, as a retrained model does not name what it never saw. For samples, on
+            which a retrained model is as good as on unseen examples: the original's accuracy on unseen examples of
+            their classes, and the tolerance. Canaries, whose labels are wrong, need less than that.
         tolerance: loss of accuracy on the examples to keep that is accepted. 0 up to, not including, 1.
         validation: share of the training examples of each class that is kept aside, above 0, up to 0.5; or their
             positions in the training data: better, where there are examples that the model was not trained on.
@@ -133,10 +134,11 @@ def search_strength(
     """`forget` with the weakest setting of the method's strength field that forgets and keeps accuracy.
 
     A share of the training examples is kept aside; the method sees the others only, and each setting is judged by those
-    aside (a request for samples is judged by the samples themselves, as all of them must be forgotten). The held-out
-    part of the data, by which an audit judges, is not looked at. Where the model was trained on the examples aside and
-    the method was not, the loss of accuracy there is overstated; `Search.validation` takes positions of examples that
-    were left out of training, where nothing is.
+    aside (a request for samples is judged by the samples themselves, as all of them must be forgotten). By the held-out
+    part of the data, by which an audit judges, no setting is judged; for samples it gives one number, the original's
+    accuracy on unseen examples, unless `Search.validation` names some. Where the model was trained on the examples
+    aside and the method was not, the loss of accuracy there is overstated; `Search.validation` takes positions of
+    examples that were left out of training, where nothing is.
 
     Settings are halved in on: the first is the method's own, and each failure says whether the next must be stronger or
     weaker, by which of the two it misses by more. If half of the budget shows none that does, the fields that the
@@ -158,8 +160,8 @@ def search_strength(
         tolerance were not to be had together, the first warning says by how much the nearest setting missed.
 
     Raises:
-        InputError: a method without strength, a request for samples without `forget_accuracy`, positions to validate
-            on that leave a part without examples, or a method that failed with every setting that was tried.
+        InputError: a method without strength, samples of whose classes there is no unseen example, positions to
+            validate on that leave a part without examples, or a method that failed with every setting that was tried.
     """
     check_seed(seed)
     method, asked = as_method(method), ordered(model, data, as_request(request))
@@ -168,13 +170,14 @@ def search_strength(
     with reporting(progress) as report:
         whole = problem_of(model, data, request, seed, report)
         doubts = check_order(model, data, whole.forget_classes, by_number=asked.by_number)
-        wanted = _wanted(search, whole)
         problem, aside = _kept_aside(whole, data, search.validation)
+        unseen = aside["retain"] if isinstance(search.validation, tuple) else data.test
+        wanted = _wanted(search, whole, unseen)
         before = {part: _accuracy(model, examples) for part, examples in aside.items()}
         limits = {"forget": wanted, "retain": before["retain"] - search.tolerance}
         trials, best = _explore(_Task(problem, strength, aside, limits), method, search.budget)
         if best is None:
-            raise InputError(f"{name_of(method)}: no setting worked; the last said: {trials[-1].error}")
+            raise InputError(f"{name_of(method)}: no setting worked ({trials[-1].error}); allowed: other settings")
         chosen = best.trial
         record = {
             "field": strength.field,
@@ -202,12 +205,23 @@ def _strength_of(method: Method) -> Strength:
     return strength
 
 
-def _wanted(search: Search, problem: Problem) -> float:
-    if search.forget_accuracy is None and not problem.forget_classes:
-        raise InputError(
-            "forget_accuracy: a request for samples has none of its own; allowed: accuracy on unseen examples, 0 to 1"
-        )
-    return FORGOTTEN if search.forget_accuracy is None else search.forget_accuracy
+def _wanted(search: Search, problem: Problem, unseen: Examples) -> float:
+    """Accuracy on the examples to forget that counts as forgotten."""
+    if search.forget_accuracy is not None:
+        return search.forget_accuracy
+    if problem.forget_classes:
+        return FORGOTTEN
+    return min(1.0, _accuracy_as(problem.model, unseen, problem.forget.labels) + search.tolerance)
+
+
+def _accuracy_as(model: nn.Module, examples: Examples, labels: Tensor) -> float:
+    """Accuracy where classes are as frequent as in `labels`; classes without an example are left out."""
+    parts = [(examples.labels == number, int((labels == number).sum())) for number in labels.unique().tolist()]
+    parts = [(rows, count) for rows, count in parts if rows.any()]
+    if not parts:
+        raise InputError("validation: no unseen example of the samples' classes; allowed: some, or forget_accuracy")
+    shares = [count * _accuracy(model, examples.take(rows)) for rows, count in parts]
+    return sum(shares) / sum(count for _, count in parts)
 
 
 def _kept_aside(

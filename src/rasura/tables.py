@@ -1,7 +1,9 @@
-"""Findings as a table on the terminal."""
+"""Findings as a table on the terminal. Names of classes and models are shown as they are, never read as markup."""
 
 import sys
 from typing import Any
+
+from rasura.errors import printable
 
 COSTS = ("seconds", 1), ("memory_mib", 0)
 """What a method took, and with how many digits it is shown."""
@@ -14,24 +16,20 @@ def qualified(content: dict[str, Any]) -> str:
 
 def print_findings(findings: list[dict[str, Any]]) -> None:
     """Print one row per audited model, and one for the mean of the retrained models, on stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Forget {findings[0]['request']['forget']} ({findings[0]['data']['name']}, held-out images)")
+    title = f"Forget {findings[0]['request']['forget']} ({findings[0]['data']['name']}, held-out images)"
     primary = ("linear probe", "few-shot area") if findings[0]["request"]["classes"] else ("attack", "RMIA")
-    for name in ("model", "verdict", "where", "forget acc.", "retain acc.", *primary):
-        table.add_column(name, justify="left" if name in ("model", "verdict", "where") else "right")
+    rows = []
     for one in findings:
         outputs = one["outputs"]["model"]
         shares = [outputs["forget"]["point"], outputs["retain"]["point"], *_primary(one, "model")]
-        table.add_row(one["name"], one["verdict"] + qualified(one), one["where"], *map(_percent, shares))
+        rows.append([one["name"], one["verdict"] + qualified(one), one["where"], *map(_percent, shares)])
     references = [name for name in findings[0]["outputs"] if name.startswith("reference")]
     if references:
         outputs = [findings[0]["outputs"][name] for name in references]
         shares = [sum(row[part]["point"] for row in outputs) / len(outputs) for part in ("forget", "retain")]
         shares += [sum(each) / len(each) if each else None for each in _primary(findings[0], "references")]
-        table.add_row(f"mean of {len(references)} retrained", "", "", *map(_percent, shares), style="dim")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+        rows.append([f"mean of {len(references)} retrained", "", "", *map(_percent, shares)])
+    _print(title, ["model", "verdict", "where"], ["forget acc.", "retain acc.", *primary], rows, 120)
 
 
 def _primary(finding: dict[str, Any], which: str) -> list[Any]:
@@ -46,37 +44,39 @@ def _percent(share: float | None) -> str:
 
 def print_summary(rows: list[dict[str, Any]]) -> None:
     """Print one row per method of a bench on stdout: means over cells with the half width of their 95 % interval."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"Nearest to retrained first ({rows[0]['cells']} cells; differences in points from retrained)")
+    title = f"Nearest to retrained first ({rows[0]['cells']} cells; differences in points from retrained)"
     measures = [key for key, value in rows[0].items() if isinstance(value, dict) and "mean" in value]
-    for name in ("method", "verdicts", *(measure.replace("_", " ") for measure in measures)):
-        table.add_column(name, justify="left" if name in ("method", "verdicts") else "right")
+    cells = []
     for row in rows:
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items())
-        table.add_row(row["method"], verdicts, *(_plus_minus(row[measure]) for measure in measures))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+        cells.append([row["method"], verdicts, *(_plus_minus(row[measure]) for measure in measures)])
+    _print(title, ["method", "verdicts"], [measure.replace("_", " ") for measure in measures], cells, 140)
 
 
-def print_comparison(rows: list[dict[str, Any]], failed: dict[str, str]) -> None:
-    """Print one row per method of a comparison on stdout, and a line for each that gave no model."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Nearest to retrained first (distance in points outside of the retrained models' range)")
-    columns = ["method", "verdict", "distance", *(one["name"] for one in rows[0]["measures"]), "seconds", "MiB"]
-    for name in columns:
-        table.add_column(name, justify="left" if name in ("method", "verdict") else "right")
+def print_comparison(rows: list[dict[str, Any]]) -> None:
+    """Print one row per method of a comparison on stdout."""
+    title = "Nearest to retrained first (distance in points outside of the retrained models' range)"
+    numbers = ["distance", *(one["name"] for one in rows[0]["measures"]), "seconds", "MiB"]
+    cells = []
     for row in rows:
         shares = [f"{one['value']:.1%}" for one in row["measures"]]
         costs = ["–" if row[cost] is None else f"{row[cost]:.{digits}f}" for cost, digits in COSTS]
         verdict = row["verdict"] + qualified(row)
-        table.add_row(row["name"], verdict, f"{100 * row['distance']:.1f}", *shares, *costs)
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    for name, reason in failed.items():
-        console.print(f"{name}: no model ({reason})", markup=False)
+        cells.append([row["name"], verdict, f"{100 * row['distance']:.1f}", *shares, *costs])
+    _print(title, ["method", "verdict"], numbers, cells, 140)
+
+
+def _print(title: str, texts: list[str], numbers: list[str], rows: list[list[str]], width: int) -> None:
+    """A table with texts on the left and numbers on the right, so wide where stdout is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=printable(title))
+    for name in (*texts, *numbers):
+        table.add_column(printable(name), justify="left" if name in texts else "right")
+    for row in rows:
+        table.add_row(*map(printable, row))
+    Console(width=None if sys.stdout.isatty() else width, markup=False, emoji=False, highlight=False).print(table)
 
 
 def _plus_minus(value: dict[str, float | None]) -> str:

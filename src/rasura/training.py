@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rasura.data import Examples, are_images
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, check_seed, unknown
-from rasura.files import hash_of_json, put
+from rasura.files import hash_of_json, library_writes, put
 from rasura.identity import described, hash_of_tensors
 from rasura.models import MISFITS, device_of, identity_of_model, logits_of, misfit, to_device
 from rasura.models.load import UNREADABLE
@@ -333,7 +333,8 @@ def _write_checkpoint(
     partial = path.with_suffix(".tmp")
     randomness = {"own": generator.get_state(), "global": torch.get_rng_state()}
     state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), **randomness}
-    torch.save({"run": run, "epoch": epoch, **state}, partial)
+    with library_writes(partial):
+        torch.save({"run": run, "epoch": epoch, **state}, partial)
     put(partial, path)
 
 

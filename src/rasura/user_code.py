@@ -30,12 +30,11 @@ def imported(field: str, path: Path) -> ModuleType:
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        with beside(path):
+        with running(field, path), beside(path):
             spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file may raise; nothing is hidden: it is raised again
+    except InputError:
         del sys.modules[name]
-        where = f"{path}{_line(error, path)}"
-        raise InputError(f"{field}: {where} does not run ({_said(error)}); allowed: a file that runs") from error
+        raise
     return module
 
 
@@ -90,7 +89,19 @@ def _forget_neighbours(folder: str) -> None:
             del sys.modules[name]
 
 
-def _line(error: Exception, path: Path) -> str:
+@contextmanager
+def running(field: str, path: Path) -> Iterator[None]:
+    """Around code of a user's file: whatever it raises is an `InputError` with its line, and so is `sys.exit()`."""
+    try:
+        yield
+    except InputError:  # says itself what is wrong
+        raise
+    except (Exception, SystemExit) as error:
+        where = f"{path}{_line(error, path)}"
+        raise InputError(f"{field}: {where} does not run ({_said(error)}); allowed: a file that runs") from error
+
+
+def _line(error: BaseException, path: Path) -> str:
     """`:12`, the last line of the file itself on the way to the error."""
     if isinstance(error, SyntaxError):
         return f":{error.lineno}"
@@ -98,5 +109,5 @@ def _line(error: Exception, path: Path) -> str:
     return f":{inside[-1]}" if inside else ""
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"

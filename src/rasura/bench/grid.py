@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rasura.data.canaries import PREFIX
-from rasura.errors import InputError, first_line, unknown
+from rasura.errors import InputError, check_seed, each_once, first_line, unknown
 from rasura.methods import method_class
 from rasura.models.build import check_harmless
 from rasura.training import Recipe
@@ -84,15 +84,22 @@ def read_grid(path: Path, trust: Iterable[str | Path] = ()) -> Grid:
         if not content.get(key):
             raise InputError(f"grid: {key!r} is missing or empty; allowed: {', '.join(known)}")
     if not isinstance(content["data"], str):
-        raise InputError(f"grid: data = {content['data']!r}; allowed: one name or path")
+        raise InputError(f"grid: data = {content['data']!r}; allowed: a name or a path")
     models = tuple(_listed("models", content["models"], str))
     _check_harmless(f"grid: {path}", content["data"], models, list(trust))
+    seeds = _listed("seeds", content["seeds"], int)
+    for seed in seeds:
+        check_seed(seed)
+    requests = [_request(one) for one in _listed("forget", content["forget"], (str, list))]
+    methods = {name: _method(name, settings) for name, settings in content["methods"].items()}
+    for key, values in {"forget": [sorted(one) for one in requests], "methods": list(methods.values())}.items():
+        each_once(f"grid: {key}", values)
     return Grid(
         data=content["data"],
         models=models,
-        seeds=tuple(_listed("seeds", content["seeds"], int)),
-        forget=tuple(_request(one) for one in _listed("forget", content["forget"], (str, list))),
-        methods={name: _method(name, settings) for name, settings in content["methods"].items()},
+        seeds=tuple(seeds),
+        forget=tuple(requests),
+        methods=methods,
         references=_count(content.get("references", 3)),
         recipe=_with_fields(Recipe, "recipe", content.get("recipe", {})),
     )
@@ -121,6 +128,7 @@ def _check_harmless(source: str, data: str, models: Iterable[str], trust: list[s
 def _listed(key: str, values: Any, kind: Any) -> list[Any]:
     if not isinstance(values, list) or not all(isinstance(one, kind) and not isinstance(one, bool) for one in values):
         raise InputError(f"grid: {key} = {values!r}; allowed: a list")
+    each_once(f"grid: {key}", values)
     return values
 
 

@@ -38,7 +38,7 @@ def _cifar_file(path: Path, kind: int) -> Part:
     width = labels + 3 * 32 * 32
     size = path.stat().st_size
     if not size or size % width:
-        raise InputError(f"cifar{kind}: {path} has {size} bytes; expected rows of {width}, as {10_000 * width}")
+        raise InputError(f"cifar{kind}: {path} has {size} bytes; allowed: rows of {width}, as {10_000 * width}")
     check_room(f"cifar{kind}: {path}", size)
     rows = np.fromfile(path, np.uint8).reshape(-1, width)
     return Part(rows[:, labels:].reshape(-1, 3, 32, 32), rows[:, labels - 1].astype(np.int64))

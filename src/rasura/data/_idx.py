@@ -68,10 +68,10 @@ def _idx_array(path: Path, dims: int) -> Array:
         with gzip.open(path) if packed else open(path, "rb") as stream:
             start = stream.read(head)
             if len(start) < head:
-                raise InputError(f"idx: {path} has {len(start)} bytes; expected at least the {head} of its header")
+                raise InputError(f"idx: {path} has {len(start)} bytes; allowed: at least the {head} of its header")
             found, *shape = struct.unpack(f">{1 + dims}I", start)
             if found != magic:
-                raise InputError(f"idx: {path} starts with the magic number {found}; expected {magic}")
+                raise InputError(f"idx: {path} starts with the magic number {found}; allowed: {magic}")
             size = math.prod(shape)
             if not packed and on_disk != head + size:
                 raise _other_size(path, str(on_disk), head + size, shape)
@@ -95,4 +95,4 @@ def _fill(values: Array, stream: IO[bytes]) -> int:
 
 
 def _other_size(path: Path, found: str, expected: int, shape: list[int]) -> InputError:
-    return InputError(f"idx: {path} has {found} bytes; expected {expected} for the shape {tuple(shape)}")
+    return InputError(f"idx: {path} has {found} bytes; allowed: {expected} for the shape {tuple(shape)}")

@@ -25,7 +25,7 @@ from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.data.preprocessing import ModelsOwn, OwnTokenizer, Preprocessing
 from rasura.errors import InputError, unknown
-from rasura.user_code import beside, imported
+from rasura.user_code import beside, imported, running
 
 DATA_SOURCES: dict[str, str] = {
     "fashion-mini": "14,000 images of Fashion-MNIST (28×28 grey, 10 classes), part of rasura: nothing to download",
@@ -248,7 +248,7 @@ def _from_python(file: str, function: str) -> Data:
         inspect.signature(make).bind()
     except TypeError as error:
         raise InputError(f"data: {function} of {path} needs arguments ({error}); allowed: one without") from None
-    with beside(path):
+    with running("data", path), beside(path):
         made = make()
     return _as_returned(made, f"{function} of {path}", path.stem)
 

@@ -220,10 +220,11 @@ def _check_sound(pair: Pair, images: Tensor, seen: list[tuple[float, float]], le
     """Whether neither net has run away and the generated images differ from each other."""
     last = torch.tensor(seen[-max(1, len(seen) // 10) :]).mean(0)
     if not bool((last < RUNAWAY).all()):
-        raise InputError(f"the losses ended at {last[0]:.3g} and {last[1]:.3g}")
+        raise InputError(f"the losses ended at {last[0]:.3g} and {last[1]:.3g}; allowed: below {RUNAWAY}")
     made, wanted = _spread(pair), images.std(0).mean().item()
     if not made >= min(COLLAPSED * wanted, least):
-        raise InputError(f"all generated images are one: pixels deviate by {made:.2g}, the data's by {wanted:.2g}")
+        bound = min(COLLAPSED * wanted, least)
+        raise InputError(f"all generated images are one: pixels deviate by {made:.2g}; allowed: {bound:.2g} or more")
 
 
 @torch.no_grad()

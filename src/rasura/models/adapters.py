@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.errors import InputError, first_line
-from rasura.files import hash_of_file, hash_of_json, ordinary, read_json, write_json
+from rasura.files import hash_of_file, hash_of_json, library_writes, read_json, write_json
 from rasura.models.card import card_of, hash_of_model, with_card
 from rasura.models.copies import copy_of
 from rasura.models.header import shapes_in
@@ -165,7 +165,7 @@ def write_adapter(model: nn.Module, folder: Path) -> None:
     assert adapter is not None
     folder.mkdir()
     adapter.config.save_pretrained(str(folder))
-    with ordinary(folder / WEIGHTS):
+    with library_writes(folder / WEIGHTS):
         save_file({name: tensor.contiguous() for name, tensor in adapter.weights.items()}, folder / WEIGHTS)
     history = card_of(model).history
     digests = {name: hash_of_file(folder / name) for name in (CONFIG, WEIGHTS)}

@@ -15,7 +15,7 @@ from rasura.models.hub_config import check_config, most_values
 from rasura.models.outline import at_most, room
 from rasura.models.text import TEXT_ZOO
 from rasura.models.zoo import ZOO
-from rasura.user_code import check_trusted, imported
+from rasura.user_code import check_trusted, imported, running
 
 FAMILIES = {
     "timm:NAME": "a model of timm, e.g. timm:resnet18,pretrained=true",
@@ -49,7 +49,9 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
     name, options = parse_architecture(architecture)
     given = {"classes": classes, "channels": channels, "size": size}
     if ".py:" in name:
-        return _call(_function_in(name), name, given, options)
+        function = _function_in(name)
+        with running("model", Path(name.rpartition(":")[0]).resolve()):
+            return _call(function, name, given, options)
     with at_most(room(), architecture, "a quarter of this machine's memory"):
         return _built(name, given, options)
 

@@ -1,6 +1,5 @@
 """Model folders: weights in `model.safetensors`, everything else in `model.json`. Nothing is ever unpickled."""
 
-import errno
 import pickle
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.data import unusable
-from rasura.errors import InputError, first_line
-from rasura.files import hash_of_file, locked, ordinary, read_json, whole_folder, write_json
+from rasura.errors import InputError
+from rasura.files import hash_of_file, library_writes, locked, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
 from rasura.models.build import build_model, check_harmless, parse_architecture
 from rasura.models.card import Card, card_of, with_card
@@ -47,14 +46,11 @@ def write_model(model: nn.Module, folder: Path) -> None:
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise InputError(f"model: {broken[0]} holds NaN or infinite weights; allowed: finite weights")
-    try:
-        with ordinary(folder / WEIGHTS):
-            if in_hugging_face_form(model):
-                write_hugging_face(model, folder)
-            else:
-                save_file(state, folder / WEIGHTS)
-    except SafetensorError as error:  # the disk is full: an error like that of any other file
-        raise OSError(errno.EIO, first_line(error), str(folder / WEIGHTS)) from error
+    with library_writes(folder / WEIGHTS):
+        if in_hugging_face_form(model):
+            write_hugging_face(model, folder)
+        else:
+            save_file(state, folder / WEIGHTS)
     write_json(
         folder / DESCRIPTION, {"format": 1, **card_of(model).to_json(), "sha256": hash_of_file(folder / WEIGHTS)}
     )
@@ -85,7 +81,7 @@ def load_model(
     """
     path = Path(path)
     check_model_folder(path)
-    content = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}
+    content = read_json(path / DESCRIPTION, format=1) if (path / DESCRIPTION).is_file() else {}
     card = Card.from_json(content) if content else Card()
     if (path / CONFIG).is_file():
         if content:

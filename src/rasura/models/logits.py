@@ -60,7 +60,7 @@ def misfit(inputs: Inputs, error: Exception) -> Exception:
     if isinstance(error, (InputError, torch.OutOfMemoryError)):
         return error
     shape = {k: tuple(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(inputs.shape)
-    return InputError(f"data: the model cannot take inputs of shape {shape} ({first_line(error)})")
+    return InputError(f"data: the model cannot take inputs of shape {shape} ({first_line(error)}); allowed: its own")
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -1,0 +1,50 @@
+"""Bad inputs of every kind: one line that says what is allowed, exit code 2, nothing on stdout, nothing written."""
+
+import resource
+import shlex
+from pathlib import Path
+
+import bad_inputs
+import pytest
+
+from rasura.cli import main
+
+ROWS = bad_inputs.rows()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("w")
+    bad_inputs.build(folder)
+    (folder / "here").mkdir()
+    return folder
+
+
+def contents(folder: Path) -> dict[Path, int]:
+    """Every file and folder but what Python writes beside files that it imports, and when it was changed."""
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+def test_the_table_is_long() -> None:
+    assert len(ROWS) >= 500
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_bad_input_is_refused(
+    row: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(world / "here")
+    before = contents(world)
+    code = main(shlex.split(row.replace("{w}", str(world))))
+    said = capsys.readouterr()
+    assert code == 2, said.err
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1, said.err
+    assert said.err.startswith("rasura: ")
+    assert "allowed" in said.err.casefold()
+    assert {path: time for path, time in contents(world).items() if path.suffix != ".pyc"} == before
+
+
+def test_no_bad_input_took_much_memory() -> None:
+    """Of the whole process, after all of them."""
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**20  # KiB
