@@ -1,6 +1,5 @@
 """What a model brings along to prepare its inputs: an image processor, timm's configuration, or a tokenizer."""
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from rasura.data import ModelsOwn, OwnTokenizer, Preprocessing
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, hash_of_json, read_json
-from rasura.models.build import parse_architecture
+from rasura.models.build import library, parse_architecture
 from rasura.models.card import Card, card_of
 from rasura.models.hugging_face import CONFIG, PROCESSORS, TOKENIZERS, folder_of, local_folder
 from rasura.models.load import DESCRIPTION
@@ -81,7 +80,7 @@ def _named(architecture: str) -> tuple[Path | None, dict[str, Any] | None]:
     if family == "hf":
         return local_folder(rest, fetch=True), None
     if family == "timm":
-        found = importlib.import_module("timm").get_pretrained_cfg(rest)
+        found = library("timm").get_pretrained_cfg(rest)
         sides = {"img_size": options["img_size"]} if "img_size" in options else {}
         return None, found.to_dict() | sides if found else None
     return None, None
@@ -108,8 +107,8 @@ def _of_processor(folder: Path, name: str) -> Preprocessing:
     """An image processor as two steps: to bytes of the model's size, and what it makes of black and of white."""
     settings = read_json(folder / name)
     _check_sides(settings, folder / name)
+    transformers = library("transformers")
     try:
-        transformers = importlib.import_module("transformers")
         processor = transformers.AutoImageProcessor.from_pretrained(str(folder), trust_remote_code=False)
     except FAILURES as error:
         raise _unusable(folder / name, error) from error
@@ -187,7 +186,7 @@ def _unusable(path: Path | str, error: Exception) -> InputError:
 def _timm_settings(pretrained: Any) -> dict[str, Any]:
     """What timm makes of a model's configuration: size, crop, interpolation, mean and standard deviation."""
     side = {"img_size": pretrained["img_size"]} if "img_size" in pretrained else {}
-    found = importlib.import_module("timm.data").resolve_data_config(side, pretrained_cfg=pretrained)
+    found = library("timm.data").resolve_data_config(side, pretrained_cfg=pretrained)
     return json.loads(json.dumps(found))
 
 
@@ -195,9 +194,10 @@ def _of_timm(settings: dict[str, Any]) -> Preprocessing:
     from PIL import Image
 
     _check_sides(settings, "pretrained_cfg")
+    create_transform = library("timm.data").create_transform
     try:
         known = {name: settings[name] for name in ("input_size", "interpolation", "crop_pct", "crop_mode")}
-        transform: Any = importlib.import_module("timm.data").create_transform(**known, normalize=False)
+        transform: Any = create_transform(**known, normalize=False)
         mean, std = (tuple(map(float, settings[name])) for name in ("mean", "std"))
     except FAILURES as error:
         raise _unusable("pretrained_cfg", error) from error
