@@ -199,7 +199,7 @@ def test_accuracy_is_kept_from_training_to_forgetting_and_audit(tmp_path, capfd)
     assert forget(folder, data, tmp_path / "out") == 0
     shown = capfd.readouterr()
     assert json.loads(shown.out)["effect"]["retain_accuracy_before"] > 0.95
-    assert f"inputs are prepared by the ConvNextImageProcessor in {folder}; --preprocess data" in shown.err
+    assert "inputs are prepared by the model's own ConvNextImageProcessor; --preprocess data" in shown.err
 
     reread = rasura.load_model(tmp_path / "out")
     kept = own_of(reread)
@@ -262,11 +262,24 @@ def test_other_inputs_are_another_run(tmp_path, capfd):
     assert hash_of_data(own) != hash_of_data(plain)
 
 
+def test_a_reference_that_saw_the_images_cut_otherwise_is_refused(tmp_path):
+    folder = tiny_vit(tmp_path / "hub")
+    model = rasura.load_model(folder)
+    data = rasura.load_data(wide_pictures(tmp_path / "pictures"), own_of(folder))
+    made = rasura.forget(model, data, rasura.ForgetClasses(["coral"]), rasura.methods.LogitMask()).model
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"crop_pct": 0.9}))
+    other = rasura.load_data(str(tmp_path / "pictures"), own_of(folder))
+    rasura.predict(made, other.test)  # the shapes, mean and standard deviation are the same
+    with pytest.raises(InputError, match=r"another preprocessor_config.json than the model was made with"):
+        rasura.audit(made, other, rasura.ForgetClasses(["coral"]), original=model)
+
+
 def test_training_starts_from_what_its_weights_were_made_for(tmp_path, capfd):
     folder, out = square_vit(tmp_path), tmp_path / "trained"
     common = ["train", "--data", "digits", "--model", f"hf:{folder}", "--epochs", "1"]
     assert main([*common, "--out", str(out)]) == 0
-    assert "inputs are prepared by the ViTImageProcessor" in capfd.readouterr().err
+    assert "inputs are prepared by the model's own ViTImageProcessor" in capfd.readouterr().err
     assert card_of(rasura.load_model(out)).mean == pytest.approx((0.1,)) and preprocessing_of(out) is not None
     import transformers
 
@@ -315,6 +328,10 @@ def test_a_model_is_not_fed_by_a_processor_that_was_changed_since(tmp_path, capf
         '{"image_processor_type": "NoSuchProcessor"}',
         '{"image_processor_type": "ViTImageProcessor", "size": {"height": 0, "width": 3}}',
         '{"image_processor_type": "ViTImageProcessor", "image_mean": [0.5]}',
+        '{"image_processor_type": "ViTImageProcessor", "rescale_factor": 0}',
+        '{"image_processor_type": "ViTImageProcessor", "rescale_factor": -1}',
+        '{"image_processor_type": "ViTImageProcessor", "image_std": [0, 0, 0]}',
+        '{"image_processor_type": "ViTImageProcessor", "image_mean": [NaN, NaN, NaN]}',
         '["ViTImageProcessor"]',
         "{",
     ],
@@ -365,7 +382,7 @@ def test_texts_become_the_tokens_of_the_model_s_own_tokenizer(tmp_path, capfd):
     out = tmp_path / "out"
     given = ["--model", str(folder), "--data", spec, "--forget", "coral", "--out", str(out)]
     assert main(["forget", "logit-mask", *given]) == 0
-    assert f"inputs are prepared by the tokenizer in {folder}" in capfd.readouterr().err
+    assert "inputs are prepared by the model's own tokenizer" in capfd.readouterr().err
     assert own_of(out).settings == card_of(rasura.load_model(out)).preprocessing
     assert (out / "vocab.txt").read_text() == (folder / "vocab.txt").read_text()
     (out / "vocab.txt").write_text("\n".join(reversed(WORDS)))

@@ -275,7 +275,8 @@ def _check_preprocessing(card: Card, data: Data) -> None:
         )
     if card.preprocessing and data.preprocessing and card.preprocessing != data.preprocessing:
         raise InputError(
-            f"data: inputs prepared by {data.preprocessing}; allowed: {card.preprocessing}, as the model was made with"
+            f"data: inputs prepared by another {', '.join(data.preprocessing)} than the model was made with; allowed: "
+            "load_data(…, preprocessing_of(model))"
         )
 
 

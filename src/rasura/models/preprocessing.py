@@ -20,7 +20,7 @@ from rasura.models.load import DESCRIPTION
 LARGEST_SIDE = 4096
 """Of the images that a model may ask for."""
 ELSE = "an image processor of transformers, or --preprocess data"
-FAILURES = (ImportError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError)
+FAILURES = (ImportError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
 """What a library raises on settings that it cannot use."""
 
 
@@ -97,7 +97,7 @@ def _in_folder(folder: Path) -> ModelsOwn | None:
     if not files:
         return None
     content = hash_of_json({path.name: hash_of_file(path) for path in files})
-    return OwnTokenizer(str(folder), {"tokenizer": content}, f"the tokenizer in {folder}")
+    return OwnTokenizer(str(folder), {"tokenizer": content}, "the model's own tokenizer")
 
 
 # -------------------------------------------------------------------------------------- transformers
@@ -120,17 +120,17 @@ def _of_processor(folder: Path, name: str) -> Preprocessing:
             given: dict[str, Any] = {"input_data_format": "channels_first", "return_tensors": "pt"}
             return processor(images=list(images), **given, **options)["pixel_values"]
         except FAILURES as error:
-            raise _unusable(folder / name, error) from error
+            raise _unusable(name, error) from error
 
     def resized(images: Sequence[Any]) -> Tensor:
         return answers(images, **as_bytes)
 
     channels = _channels(folder, processor)
     black, white = (_middle(answers([np.full((channels, 64, 64), value, np.uint8)])) for value in (0, 255))
-    std = [round(1 / step, 7) for step in (white - black).tolist()]
-    mean = [round(-low * spread, 7) for low, spread in zip(black.tolist(), std, strict=True)]
-    said_by = f"the {type(processor).__name__} in {folder}"
-    own = Preprocessing(tuple(mean), tuple(std), {name: settings}, resized, said_by)
+    spread = 1 / (white - black)
+    mean, std = (tuple(round(value, 7) for value in one.tolist()) for one in (-black * spread, spread))
+    said_by = f"the model's own {type(processor).__name__}"
+    own = Preprocessing(mean, std, {name: settings}, resized, said_by)
     _check_same(own, answers, folder / name)
     return own
 
@@ -206,4 +206,4 @@ def _of_timm(settings: dict[str, Any]) -> Preprocessing:
         pixels = (image[0] if len(image) == 1 else image.transpose(1, 2, 0) for image in images)
         return torch.stack([transform(Image.fromarray(one)) for one in pixels])
 
-    return Preprocessing(mean, std, {"timm": settings}, resized, "timm's pretrained_cfg")
+    return Preprocessing(mean, std, {"timm": settings}, resized, "the model's own pretrained_cfg (timm)")
