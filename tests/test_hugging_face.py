@@ -70,6 +70,18 @@ def test_what_a_method_makes_of_a_model_comes_back_by_both_ways(name, settings, 
         assert torch.allclose(logits_of(again, inputs), logits_of(ours, inputs), atol=1e-5)
 
 
+def test_a_folder_that_forget_wrote_is_forgotten_from_again(tmp_path):
+    place, data = vit(tmp_path / "hub"), three_classes()
+    for number, name in enumerate(("coral", "blue"), start=1):
+        request = rasura.ForgetClasses([name])
+        rasura.forget(rasura.load_model(place), data, request, rasura.methods.LogitMask()).save(tmp_path / name)
+        place = tmp_path / name
+        assert len(card_of(rasura.load_model(place)).history) == number
+        assert (place / "preprocessor_config.json").read_bytes() == (
+            tmp_path / "hub" / "preprocessor_config.json"
+        ).read_bytes()
+
+
 def test_a_model_that_transformers_loaded_is_saved_as_a_hugging_face_folder_and_left_as_it_was(tmp_path):
     import transformers
 

@@ -275,6 +275,21 @@ def test_a_reference_that_saw_the_images_cut_otherwise_is_refused(tmp_path):
         rasura.audit(made, other, rasura.ForgetClasses(["coral"]), original=model)
 
 
+@pytest.mark.slow
+def test_compare_prepares_inputs_as_forget_does(tmp_path, capfd):
+    folder, data = tiny_vit(tmp_path / "hub"), wide_pictures(tmp_path / "pictures")
+    trained_by_transformers(folder, tmp_path / "pictures")
+    common = ["--data", data, "--out"]
+    train = ["train", "--model", f"hf:{folder}", "--without", "coral", "--epochs", "2"]
+    assert main([*train, *common, str(tmp_path / "reference")]) == 0
+    compare = ["compare", "--model", str(folder), "--forget", "coral", "--reference", str(tmp_path / "reference")]
+    assert main([*compare, "--methods", "logit-mask", *common, str(tmp_path / "compare")]) == 0
+    assert capfd.readouterr().err.count("inputs are prepared by the model's own ConvNextImageProcessor") == 2
+    written = rasura.load_model(tmp_path / "compare" / "logit-mask")
+    assert card_of(written).preprocessing == own_of(folder).settings
+    assert card_of(written).history[0]["effect"]["retain_accuracy_before"] > 0.95
+
+
 def test_training_starts_from_what_its_weights_were_made_for(tmp_path, capfd):
     folder, out = square_vit(tmp_path), tmp_path / "trained"
     common = ["train", "--data", "digits", "--model", f"hf:{folder}", "--epochs", "1"]
