@@ -1,5 +1,6 @@
 """Hugging Face folders: what is written beside the weights, what is not, and that both ways lead back to one model."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,17 @@ def test_only_files_of_the_folder_that_are_known_and_no_code_are_copied(tmp_path
     copied = {path.name for path in (tmp_path / "out").iterdir()}
     assert copied == {"config.json", "model.json", "model.safetensors", "preprocessor_config.json", "merges.txt"}
     assert not (tmp_path / "out" / "merges.txt").is_symlink()
+
+
+def test_a_folder_cannot_name_another_as_its_source(tmp_path):
+    hub, other = vit(tmp_path / "hub"), tmp_path / "other"
+    other.mkdir()
+    (other / "vocab.txt").write_text("words of somebody else")
+    config = json.loads((hub / "config.json").read_text())
+    (hub / "config.json").write_text(json.dumps(config | {"_name_or_path": str(other), "name_or_path": str(other)}))
+    rasura.save_model(rasura.load_model(hub), tmp_path / "out")
+    assert not (tmp_path / "out" / "vocab.txt").exists() and (tmp_path / "out" / "preprocessor_config.json").exists()
+    assert str(tmp_path) not in (tmp_path / "out" / "model.json").read_text()
 
 
 def test_files_in_the_cache_of_the_hub_are_copied_though_they_are_links(tmp_path):

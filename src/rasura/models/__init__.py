@@ -4,7 +4,7 @@ from rasura.models.build import FAMILIES, build_model
 from rasura.models.card import Card, card_of, hash_of_model, with_card
 from rasura.models.complete import complete
 from rasura.models.fresh import reinitialised
-from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
+from rasura.models.load import fresh_model, load_model, remembering_inputs, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.models.preprocessing import preprocessing_named, preprocessing_of
 from rasura.models.text import TEXT_ZOO, for_data
@@ -29,6 +29,7 @@ __all__ = [
     "preprocessing_named",
     "preprocessing_of",
     "reinitialised",
+    "remembering_inputs",
     "save_model",
     "to_card",
     "to_device",
