@@ -369,7 +369,7 @@ def test_a_place_without_a_model_is_refused(name, tmp_path):
     ["hf:stranger/net,attn_implementation=stranger/kernel", "hf:a/b,allow_all_kernels=true", "timm:a,file=b.pt"],
 )
 def test_a_folder_cannot_hand_words_to_a_librarys_builder(tmp_path, architecture, monkeypatch):
-    monkeypatch.setattr("rasura.models.build._library", lambda name: pytest.fail(f"{name} was imported"))
+    monkeypatch.setattr("rasura.models.build.library", lambda name: pytest.fail(f"{name} was imported"))
     torch.manual_seed(0)
     model = with_card(nn.Linear(4, 3), replace(CARD, architecture=architecture, input_shape=(4,)))
     folder = saved(tmp_path / "model", model)

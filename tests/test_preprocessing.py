@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import rasura
 from rasura.auditing import read_scores
 from rasura.cli import main
-from rasura.data import Preprocessing, Standardise, hash_of_data
+from rasura.data import ModelsOwn, Preprocessing, Standardise, hash_of_data
 from rasura.errors import InputError
 from rasura.models import card_of, preprocessing_named, preprocessing_of
 
@@ -46,6 +46,12 @@ def processor_folder(folder: Path, kind: str, **settings: Any) -> Any:
     return transformers.AutoImageProcessor.from_pretrained(folder)
 
 
+def own_of(model: nn.Module | Path) -> ModelsOwn:
+    own = preprocessing_of(model)
+    assert own is not None
+    return own
+
+
 def both_parts(data: rasura.Data) -> Tensor:
     inputs = [part.batch(torch.arange(len(part)))[0] for part in (data.train, data.test)]
     return torch.cat([one for one in inputs if isinstance(one, Tensor)])
@@ -66,7 +72,7 @@ PROCESSORS = {
 @pytest.mark.parametrize(("kind", "settings"), PROCESSORS.values(), ids=list(PROCESSORS))
 def test_pictures_become_what_the_model_s_own_processor_makes_of_them(kind, settings, tmp_path):
     paths, processor = picture_folder(tmp_path / "pictures"), processor_folder(tmp_path / "hub", kind, **settings)
-    own = preprocessing_of(tmp_path / "hub")
+    own = own_of(tmp_path / "hub")
     data = rasura.load_data(str(tmp_path / "pictures"), own)
     wanted = processor(images=[Image.open(path).convert("RGB") for path in paths], return_tensors="pt")["pixel_values"]
     found = both_parts(data)
@@ -106,7 +112,8 @@ def test_colours_are_not_forced_into_a_grey_model(tmp_path):
 @pytest.mark.parametrize("name", ["resnet10t", "test_vit", "test_vit,img_size=32"])
 def test_pictures_become_what_timm_makes_of_them(name, tmp_path):
     timm = pytest.importorskip("timm")
-    from timm.data import create_transform, resolve_data_config
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
 
     paths = picture_folder(tmp_path / "pictures")
     weights = tmp_path / "weights.safetensors"
@@ -126,7 +133,7 @@ def test_a_loaded_model_brings_its_preprocessing_too(tmp_path):
     own = preprocessing_of(rasura.load_model(folder))
     assert isinstance(own, Preprocessing) and own == preprocessing_of(folder)
     assert np.allclose((*own.mean, *own.std), (*UNUSUAL["image_mean"], *UNUSUAL["image_std"]))
-    assert preprocessing_of(timm.create_model("test_vit")).settings["timm"]["input_size"] == [3, 160, 160]
+    assert own_of(timm.create_model("test_vit")).settings["timm"]["input_size"] == [3, 160, 160]
     assert preprocessing_of(nn.Linear(2, 2)) is None and preprocessing_of(tmp_path) is None
 
 
@@ -192,10 +199,10 @@ def test_accuracy_is_kept_from_training_to_forgetting_and_audit(tmp_path, capfd)
     assert forget(folder, data, tmp_path / "out") == 0
     shown = capfd.readouterr()
     assert json.loads(shown.out)["effect"]["retain_accuracy_before"] > 0.95
-    assert f"inputs are prepared by the ConvNextImageProcessor in {folder}; --preprocess data" in shown.err
+    assert "inputs are prepared by the model's own ConvNextImageProcessor; --preprocess data" in shown.err
 
     reread = rasura.load_model(tmp_path / "out")
-    kept = preprocessing_of(reread)
+    kept = own_of(reread)
     assert kept == preprocessing_of(folder) and card_of(reread).preprocessing == kept.settings
     audit = ["audit", "--model", str(tmp_path / "out"), "--original", str(folder), "--data", data]
     assert main([*audit, "--out", str(tmp_path / "audit"), "--json"]) == 0
@@ -255,11 +262,39 @@ def test_other_inputs_are_another_run(tmp_path, capfd):
     assert hash_of_data(own) != hash_of_data(plain)
 
 
+def test_a_reference_that_saw_the_images_cut_otherwise_is_refused(tmp_path):
+    folder = tiny_vit(tmp_path / "hub")
+    model = rasura.load_model(folder)
+    data = rasura.load_data(wide_pictures(tmp_path / "pictures"), own_of(folder))
+    made = rasura.forget(model, data, rasura.ForgetClasses(["coral"]), rasura.methods.LogitMask()).model
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"crop_pct": 0.9}))
+    other = rasura.load_data(str(tmp_path / "pictures"), own_of(folder))
+    rasura.predict(made, other.test)  # the shapes, mean and standard deviation are the same
+    with pytest.raises(InputError, match=r"another preprocessor_config.json than the model was made with"):
+        rasura.audit(made, other, rasura.ForgetClasses(["coral"]), original=model)
+
+
+@pytest.mark.slow
+def test_compare_prepares_inputs_as_forget_does(tmp_path, capfd):
+    folder, data = tiny_vit(tmp_path / "hub"), wide_pictures(tmp_path / "pictures")
+    trained_by_transformers(folder, tmp_path / "pictures")
+    common = ["--data", data, "--out"]
+    train = ["train", "--model", f"hf:{folder}", "--without", "coral", "--epochs", "2"]
+    assert main([*train, *common, str(tmp_path / "reference")]) == 0
+    compare = ["compare", "--model", str(folder), "--forget", "coral", "--reference", str(tmp_path / "reference")]
+    assert main([*compare, "--methods", "logit-mask", *common, str(tmp_path / "compare")]) == 0
+    assert capfd.readouterr().err.count("inputs are prepared by the model's own ConvNextImageProcessor") == 2
+    written = rasura.load_model(tmp_path / "compare" / "logit-mask")
+    assert card_of(written).preprocessing == own_of(folder).settings
+    assert card_of(written).history[0]["effect"]["retain_accuracy_before"] > 0.95
+
+
 def test_training_starts_from_what_its_weights_were_made_for(tmp_path, capfd):
     folder, out = square_vit(tmp_path), tmp_path / "trained"
     common = ["train", "--data", "digits", "--model", f"hf:{folder}", "--epochs", "1"]
     assert main([*common, "--out", str(out)]) == 0
-    assert "inputs are prepared by the ViTImageProcessor" in capfd.readouterr().err
+    assert "inputs are prepared by the model's own ViTImageProcessor" in capfd.readouterr().err
     assert card_of(rasura.load_model(out)).mean == pytest.approx((0.1,)) and preprocessing_of(out) is not None
     import transformers
 
@@ -308,6 +343,10 @@ def test_a_model_is_not_fed_by_a_processor_that_was_changed_since(tmp_path, capf
         '{"image_processor_type": "NoSuchProcessor"}',
         '{"image_processor_type": "ViTImageProcessor", "size": {"height": 0, "width": 3}}',
         '{"image_processor_type": "ViTImageProcessor", "image_mean": [0.5]}',
+        '{"image_processor_type": "ViTImageProcessor", "rescale_factor": 0}',
+        '{"image_processor_type": "ViTImageProcessor", "rescale_factor": -1}',
+        '{"image_processor_type": "ViTImageProcessor", "image_std": [0, 0, 0]}',
+        '{"image_processor_type": "ViTImageProcessor", "image_mean": [NaN, NaN, NaN]}',
         '["ViTImageProcessor"]',
         "{",
     ],
@@ -324,7 +363,7 @@ def test_no_script_of_a_folder_runs(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     (tmp_path / "preprocessor_config.json").write_text('{"auto_map": {"AutoImageProcessor": "evil.Evil"}}')
     (tmp_path / "evil.py").write_text("raise SystemExit('a script ran')")
-    assert "ViTImageProcessor" in preprocessing_of(tmp_path).said_by  # transformers' own, for this model
+    assert "ViTImageProcessor" in own_of(tmp_path).said_by  # transformers' own, for this model
 
 
 # -------------------------------------------------------------------------------------------- texts
@@ -358,8 +397,8 @@ def test_texts_become_the_tokens_of_the_model_s_own_tokenizer(tmp_path, capfd):
     out = tmp_path / "out"
     given = ["--model", str(folder), "--data", spec, "--forget", "coral", "--out", str(out)]
     assert main(["forget", "logit-mask", *given]) == 0
-    assert f"inputs are prepared by the tokenizer in {folder}" in capfd.readouterr().err
-    assert preprocessing_of(out).settings == card_of(rasura.load_model(out)).preprocessing
+    assert "inputs are prepared by the model's own tokenizer" in capfd.readouterr().err
+    assert own_of(out).settings == card_of(rasura.load_model(out)).preprocessing
     assert (out / "vocab.txt").read_text() == (folder / "vocab.txt").read_text()
     (out / "vocab.txt").write_text("\n".join(reversed(WORDS)))
     with pytest.raises(InputError, match="another processor or tokenizer"):

@@ -16,7 +16,7 @@ from rasura.data import Data, Examples, Request, as_request, describe, resolve
 from rasura.errors import InputError, check_seed, said, unknown
 from rasura.methods._effect import alarms, measure_effect
 from rasura.methods._history import earlier, remembered
-from rasura.models import Card, card_of, check_weights, copy_of, save_model, to_card, with_card
+from rasura.models import Card, card_of, check_weights, copy_of, remembering_inputs, save_model, with_card
 from rasura.progress import Progress, reporting, silent
 from rasura.training import Recipe, predict
 
@@ -182,7 +182,7 @@ def outcome_of(
 ) -> Outcome:
     """Measure the effect, write the record (and `extra`) into the model's history, and raise the alarms."""
     effect = measure_effect(problem.model, result, problem.forget, problem.retain, problem.seed)
-    card = _seen_with(card_of(problem.model), data)
+    card = remembering_inputs(card_of(problem.model), data)
     record = {
         "method": name_of(method),
         "settings": asdict(method),  # pyright: ignore[reportArgumentType]
@@ -291,15 +291,9 @@ def _check_preprocessing(card: Card, data: Data) -> None:
         )
     if card.preprocessing and data.preprocessing and card.preprocessing != data.preprocessing:
         raise InputError(
-            f"data: inputs prepared by {data.preprocessing}; allowed: {card.preprocessing}, as the model was made with"
+            f"data: inputs prepared by another {', '.join(data.preprocessing)} than the model was made with; allowed: "
+            "load_data(…, preprocessing_of(model))"
         )
-
-
-def _seen_with(card: Card, data: Data) -> Card:
-    """The card, which says how inputs were prepared, as later audits must prepare them too."""
-    given = to_card(None, data)
-    known = card.preprocessing is not None
-    return card if known else replace(card, mean=given.mean, std=given.std, preprocessing=given.preprocessing)
 
 
 def _close(left: tuple[float, ...], right: tuple[float, ...]) -> bool:

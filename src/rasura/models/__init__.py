@@ -6,7 +6,7 @@ from rasura.models.complete import by_class, complete, own_outputs
 from rasura.models.copies import copy_of, settle_weight
 from rasura.models.fresh import reinitialised
 from rasura.models.identity import code_behind, identity_of_model
-from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
+from rasura.models.load import fresh_model, load_model, remembering_inputs, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, check_weights, device_of, logits_of, misfit, to_device
 from rasura.models.names import class_names_of, library_names, named
 from rasura.models.preprocessing import preprocessing_named, preprocessing_of
@@ -41,6 +41,7 @@ __all__ = [
     "preprocessing_named",
     "preprocessing_of",
     "reinitialised",
+    "remembering_inputs",
     "save_model",
     "settle_weight",
     "to_card",

@@ -157,7 +157,7 @@ def _function_in(name: str) -> Callable[..., Any]:
 
 
 def _timm(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
-    timm = _library("timm")
+    timm = library("timm")
     if name not in timm.list_models():
         raise unknown("timm model", name, timm.list_models())
     channels = {} if given["channels"] is None else {"in_chans": given["channels"]}
@@ -165,7 +165,7 @@ def _timm(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Modul
 
 
 def _torchvision(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
-    models = _library("torchvision.models")
+    models = library("torchvision.models")
     if name not in models.list_models():
         raise unknown("torchvision model", name, models.list_models())
     if given["channels"] not in (None, 3):
@@ -208,7 +208,7 @@ def load_hugging_face(name: str, **options: Any) -> nn.Module:
 
 
 def _from_transformers(name: str, options: dict[str, Any]) -> nn.Module:
-    transformers = _library("transformers")
+    transformers = library("transformers")
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         images = hasattr(config, "image_size") or hasattr(config, "num_channels")
@@ -223,7 +223,12 @@ def _from_transformers(name: str, options: dict[str, Any]) -> nn.Module:
         raise InputError(f"model: hf:{name} does not load ({reason}); allowed: a classifier in safetensors") from None
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """An installed library.
+
+    Raises:
+        InputError: it is missing, or cannot be imported.
+    """
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError) as error:

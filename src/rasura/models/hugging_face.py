@@ -1,15 +1,14 @@
 """Hugging Face folders, read and written whole: configuration, weights, and what prepares a model's inputs."""
 
 import copy
-import importlib
 import shutil
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from rasura.errors import InputError
-from rasura.models.build import load_hugging_face
+from rasura.errors import InputError, first_line
+from rasura.models.build import library, load_hugging_face
 from rasura.models.card import card_of
 
 CONFIG = "config.json"
@@ -92,14 +91,14 @@ def local_folder(name: str, fetch: bool = False) -> Path | None:
     """
     if Path(name).is_dir():
         return Path(name)
-    hub = importlib.import_module("huggingface_hub")
+    hub = library("huggingface_hub")
     wanted = [CONFIG, *PROCESSORS, *TOKENIZERS]
     try:
         return Path(hub.snapshot_download(name, allow_patterns=wanted, local_files_only=not fetch))
     except (OSError, ValueError) as error:
         if not fetch:
             return None
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"model: hf:{name} cannot be fetched ({reason}); allowed: a folder, a name on the Hub"
         ) from None

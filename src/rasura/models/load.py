@@ -147,6 +147,13 @@ def to_card(architecture: str | None, data: Any, **fields: Any) -> Card:
     )
 
 
+def remembering_inputs(card: Card, data: Any) -> Card:
+    """The card, which says how the data's inputs were prepared if it did not know yet: audits must do the same."""
+    given = to_card(None, data)
+    known = card.preprocessing is not None
+    return card if known else replace(card, mean=given.mean, std=given.std, preprocessing=given.preprocessing)
+
+
 def fresh_model(card: Card) -> nn.Module:
     """A newly initialised model as the card describes it, carrying the card."""
     if card.architecture is None:

@@ -1,6 +1,5 @@
 """What a model brings along to prepare its inputs: an image processor, timm's configuration, or a tokenizer."""
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from rasura.data import ModelsOwn, OwnTokenizer, Preprocessing
 from rasura.errors import InputError, first_line
 from rasura.files import hash_of_file, hash_of_json, read_json
-from rasura.models.build import parse_architecture
+from rasura.models.build import library, parse_architecture
 from rasura.models.card import Card, card_of
 from rasura.models.hugging_face import CONFIG, PROCESSORS, TOKENIZERS, folder_of, local_folder
 from rasura.models.load import DESCRIPTION
@@ -21,7 +20,7 @@ from rasura.models.load import DESCRIPTION
 LARGEST_SIDE = 4096
 """Of the images that a model may ask for."""
 ELSE = "an image processor of transformers, or --preprocess data"
-FAILURES = (ImportError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError)
+FAILURES = (ImportError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError)
 """What a library raises on settings that it cannot use."""
 
 
@@ -81,7 +80,7 @@ def _named(architecture: str) -> tuple[Path | None, dict[str, Any] | None]:
     if family == "hf":
         return local_folder(rest, fetch=True), None
     if family == "timm":
-        found = importlib.import_module("timm").get_pretrained_cfg(rest)
+        found = library("timm").get_pretrained_cfg(rest)
         sides = {"img_size": options["img_size"]} if "img_size" in options else {}
         return None, found.to_dict() | sides if found else None
     return None, None
@@ -98,7 +97,7 @@ def _in_folder(folder: Path) -> ModelsOwn | None:
     if not files:
         return None
     content = hash_of_json({path.name: hash_of_file(path) for path in files})
-    return OwnTokenizer(str(folder), {"tokenizer": content}, f"the tokenizer in {folder}")
+    return OwnTokenizer(str(folder), {"tokenizer": content}, "the model's own tokenizer")
 
 
 # -------------------------------------------------------------------------------------- transformers
@@ -108,8 +107,8 @@ def _of_processor(folder: Path, name: str) -> Preprocessing:
     """An image processor as two steps: to bytes of the model's size, and what it makes of black and of white."""
     settings = read_json(folder / name)
     _check_sides(settings, folder / name)
+    transformers = library("transformers")
     try:
-        transformers = importlib.import_module("transformers")
         processor = transformers.AutoImageProcessor.from_pretrained(str(folder), trust_remote_code=False)
     except FAILURES as error:
         raise _unusable(folder / name, error) from error
@@ -121,17 +120,17 @@ def _of_processor(folder: Path, name: str) -> Preprocessing:
             given: dict[str, Any] = {"input_data_format": "channels_first", "return_tensors": "pt"}
             return processor(images=list(images), **given, **options)["pixel_values"]
         except FAILURES as error:
-            raise _unusable(folder / name, error) from error
+            raise _unusable(name, error) from error
 
     def resized(images: Sequence[Any]) -> Tensor:
         return answers(images, **as_bytes)
 
     channels = _channels(folder, processor)
     black, white = (_middle(answers([np.full((channels, 64, 64), value, np.uint8)])) for value in (0, 255))
-    std = [round(1 / step, 7) for step in (white - black).tolist()]
-    mean = [round(-low * spread, 7) for low, spread in zip(black.tolist(), std, strict=True)]
-    said_by = f"the {type(processor).__name__} in {folder}"
-    own = Preprocessing(tuple(mean), tuple(std), {name: settings}, resized, said_by)
+    spread = 1 / (white - black)
+    mean, std = (tuple(round(value, 7) for value in one.tolist()) for one in (-black * spread, spread))
+    said_by = f"the model's own {type(processor).__name__}"
+    own = Preprocessing(mean, std, {name: settings}, resized, said_by)
     _check_same(own, answers, folder / name)
     return own
 
@@ -187,7 +186,7 @@ def _unusable(path: Path | str, error: Exception) -> InputError:
 def _timm_settings(pretrained: Any) -> dict[str, Any]:
     """What timm makes of a model's configuration: size, crop, interpolation, mean and standard deviation."""
     side = {"img_size": pretrained["img_size"]} if "img_size" in pretrained else {}
-    found = importlib.import_module("timm.data").resolve_data_config(side, pretrained_cfg=pretrained)
+    found = library("timm.data").resolve_data_config(side, pretrained_cfg=pretrained)
     return json.loads(json.dumps(found))
 
 
@@ -195,9 +194,10 @@ def _of_timm(settings: dict[str, Any]) -> Preprocessing:
     from PIL import Image
 
     _check_sides(settings, "pretrained_cfg")
+    create_transform = library("timm.data").create_transform
     try:
         known = {name: settings[name] for name in ("input_size", "interpolation", "crop_pct", "crop_mode")}
-        transform: Any = importlib.import_module("timm.data").create_transform(**known, normalize=False)
+        transform: Any = create_transform(**known, normalize=False)
         mean, std = (tuple(map(float, settings[name])) for name in ("mean", "std"))
     except FAILURES as error:
         raise _unusable("pretrained_cfg", error) from error
@@ -206,4 +206,4 @@ def _of_timm(settings: dict[str, Any]) -> Preprocessing:
         pixels = (image[0] if len(image) == 1 else image.transpose(1, 2, 0) for image in images)
         return torch.stack([transform(Image.fromarray(one)) for one in pixels])
 
-    return Preprocessing(mean, std, {"timm": settings}, resized, "timm's pretrained_cfg")
+    return Preprocessing(mean, std, {"timm": settings}, resized, "the model's own pretrained_cfg (timm)")
