@@ -136,6 +136,35 @@ def test_broken_json_is_named(tmp_path, content):
         read_json(tmp_path / "b.json")
 
 
+JSON_BOMBS = {
+    "nested lists": ("[" * 100_000 + "]" * 100_000, "nested too deep"),
+    "nested objects": ('{"a":' * 100_000, "nested too deep"),
+    "a long number": ('{"a": ' + "9" * 5000 + "}", "limit"),
+    "a list": ("[1]", "it holds a list, no object"),
+    "a number": ("3", "it holds a int, no object"),
+    "a field twice": ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' is there twice"),
+    "no number": ('{"a": NaN}', "NaN is no JSON"),
+    "too much of it": (" " * (2**20 + 1), "more than 1 MiB"),
+}
+
+
+@pytest.mark.parametrize("what", JSON_BOMBS)
+def test_json_that_no_file_of_ours_holds_is_refused_in_one_line(what, tmp_path, monkeypatch):
+    monkeypatch.setattr("rasura.files.LARGEST_JSON", 2**20)
+    content, match = JSON_BOMBS[what]
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(InputError, match=rf"^path: .*a\.json is not readable JSON \(.*{match}.*\); allowed") as said:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(said.value)
+
+
+def test_a_pipe_or_a_folder_is_no_json(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(InputError, match="does not exist; allowed: an existing JSON file"):
+            read_json(path)
+
+
 def test_hashes_know_content_and_nothing_else(tmp_path):
     assert hash_of_json({"a": 1, "b": [1, 2]}) == hash_of_json({"b": [1, 2], "a": 1})
     assert hash_of_json({"a": 1}) != hash_of_json({"a": 2})

@@ -373,7 +373,7 @@ def test_a_folder_cannot_hand_words_to_a_librarys_builder(tmp_path, architecture
     torch.manual_seed(0)
     model = with_card(nn.Linear(4, 3), replace(CARD, architecture=architecture, input_shape=(4,)))
     folder = saved(tmp_path / "model", model)
-    with pytest.raises(InputError, match=r"wants to hand .* allowed: naming the architecture yourself"):
+    with pytest.raises(InputError, match=r"wants to (load hf:|hand file=).* allowed: naming the architecture yourself"):
         load_model(folder)
 
 
@@ -387,12 +387,13 @@ def test_a_folder_cannot_make_us_run_a_file_that_the_user_did_not_name(tmp_path)
     torch.manual_seed(0)
     model = with_card(nn.Linear(4, 3), replace(CARD, architecture=architecture, input_shape=(4,)))
     folder = saved(tmp_path / "model", model)
-    with pytest.raises(InputError, match=r"wants to run .*nets.py:net; allowed: naming the architecture yourself"):
+    with pytest.raises(InputError, match=r"wants to run .*nets.py; allowed: with --trust .*nets.py"):
         load_model(folder)
     assert not trace.exists()
     loaded = load_model(folder, architecture=architecture)
     assert same(loaded, model) and trace.exists()
     assert same(load_model(folder, architecture=nn.Linear(4, 3)), model)
+    assert same(load_model(folder, trust=[file]), model)
 
 
 # ----------------------------------------------------------------------------------- files of weights

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import nn
 
 from rasura.errors import InputError, first_line, unknown
-from rasura.models.hub_config import check_config, most_values
-from rasura.models.outline import at_most, room
+from rasura.models.hub_config import check_config, limit_of
+from rasura.models.outline import Limit, TooLargeError, at_most, outline, room
 from rasura.models.text import TEXT_ZOO
 from rasura.models.zoo import ZOO
 from rasura.user_code import check_trusted, imported, running
@@ -27,6 +28,9 @@ FAMILIES = {
 
 FETCHING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights"}
 """Options of timm and torchvision that fetch or read weights."""
+
+LARGEST_OPTION = 10**6
+"""Of a net that has a name: some builders make lists of a depth before their first layer."""
 
 
 def build_model(architecture: str, classes: int, channels: int | None = None, size: int | None = None) -> nn.Module:
@@ -52,11 +56,40 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
         function = _function_in(name)
         with running("model", Path(name.rpartition(":")[0]).resolve()):
             return _call(function, name, given, options)
-    with at_most(room(), architecture, "a quarter of this machine's memory"):
+    limit = room()
+    shapes_of(architecture, classes, channels, size, limit)
+    with at_most(limit, architecture):
         return _built(name, given, options)
 
 
+def shapes_of(
+    architecture: str, classes: int, channels: int | None, size: int | None, limit: Limit
+) -> dict[str, torch.Size] | None:
+    """The shapes of the tensors that a model will have, by name, without taking memory.
+
+    Args:
+        architecture: as `build_model` takes it, like the next three.
+        limit: how large it may be.
+
+    Returns:
+        None where only building tells: a function in a file (which runs once), a Hugging Face model, a builder that
+        looks at values.
+
+    Raises:
+        InputError: the model is larger.
+    """
+    name, options = parse_architecture(architecture)
+    if ".py:" in name or name.startswith("hf:"):
+        return None
+    given = {"classes": classes, "channels": channels, "size": size}
+    plain = {key: value for key, value in options.items() if key not in FETCHING}
+    return outline(lambda: _built(name, given, plain), limit, architecture)
+
+
 def _built(name: str, given: dict[str, Any], options: dict[str, Any]) -> nn.Module:
+    for key, value in options.items():
+        if isinstance(value, int | float) and not -LARGEST_OPTION <= value <= LARGEST_OPTION:
+            raise TooLargeError(f"{key}: {value} in {name}; allowed: at most {LARGEST_OPTION:,}")
     if name in ZOO:
         if given["channels"] is None or given["size"] is None:
             raise InputError(f"model: {name!r} takes images; allowed: data whose inputs have shape [C, H, H]")
@@ -199,11 +232,11 @@ def load_hugging_face(name: str, **options: Any) -> nn.Module:
         InputError: no such folder or name, another task than classification, weights that are only pickled, or a
             folder that asks for code, for other files, or for a larger net than its weights fill.
     """
-    most, reason = room(), "a quarter of this machine's memory"
+    limit = room()
     if (Path(name) / "config.json").is_file():
         check_config(Path(name))
-        most, reason = most_values(Path(name))
-    with at_most(most, f"hf:{name}", reason):
+        limit = limit_of(Path(name))
+    with at_most(limit, f"hf:{name}"):
         return _from_transformers(name, options)
 
 

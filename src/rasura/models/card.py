@@ -58,6 +58,8 @@ class Card:
             shape = known["input_shape"]
             if not all(isinstance(known[name], list) for name in ("classes", "mean", "std", "history")):
                 raise TypeError("classes, mean, std, history: lists")
+            if shape is not None and not all(side >= 1 for side in shape):
+                raise ValueError("input_shape: sides of 1 or more")
             return Card(
                 architecture=None if known["architecture"] is None else str(known["architecture"]),
                 classes=tuple(str(name) for name in known["classes"]),

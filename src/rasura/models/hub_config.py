@@ -8,9 +8,11 @@ from typing import Any
 from rasura.errors import InputError
 from rasura.files import read_json
 from rasura.models.header import shapes_in
-from rasura.models.outline import room
+from rasura.models.outline import Limit, filled_by
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
+LARGEST, MOST = 2**22, 10**5
+"""Bytes of a config.json, and a number of things in it: ImageNet's 21,843 classes, named both ways, take 2 MiB."""
 FETCHING = ("use_pretrained_backbone", "use_kernels", "trust_remote_code")
 
 
@@ -21,8 +23,10 @@ def check_config(folder: Path) -> None:
 
     Raises:
         InputError: an adapter, which names a base model to be fetched; attention by a kernel from the Hub; a backbone
-            to be fetched; or for timm's nets anything but a plain name and numbers.
+            to be fetched; for timm's nets anything but a plain name and numbers; or what takes minutes to read.
     """
+    if (folder / CONFIG).stat().st_size > LARGEST:
+        raise InputError(f"model: {folder / CONFIG} is too large; allowed: at most {LARGEST >> 20} MiB")
     if (folder / ADAPTER).exists():
         raise InputError(f"model: {folder} holds {ADAPTER}; allowed: a whole model, with the adapter folded in")
     for fields, value in _leaves(read_json(folder / CONFIG)):
@@ -31,11 +35,10 @@ def check_config(folder: Path) -> None:
             raise InputError(f"model: {folder / CONFIG} has {said}; allowed: nothing that needs other files")
 
 
-def most_values(folder: Path) -> tuple[int, str]:
-    """How many values a folder's net may have, and why: about those that its files declare, if the machine has room."""
-    shapes = [shape for path in sorted(folder.glob("*.safetensors")) for shape in shapes_in(path).values()]
-    declared = sum(shape.numel() for shape in shapes)
-    return min((room(), "a quarter of this machine's memory"), (2 * declared + 2**20, "by the folder's weights"))
+def limit_of(folder: Path) -> Limit:
+    """How large a folder's net may be."""
+    files = sorted(folder.glob("*.safetensors"))
+    return filled_by((shape for path in files for shape in shapes_in(path).values()), "the folder's weights")
 
 
 def _leaves(content: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -57,4 +60,6 @@ def _is_harmless(fields: tuple[str, ...], value: Any) -> bool:
         return bool(plain) or not word
     if "model_args" in fields:
         return not word
+    if fields[-1].startswith(("num_", "_num_", "n_", "depth")) and isinstance(value, int):
+        return value <= MOST
     return fields[-1] not in FETCHING or not value

@@ -15,12 +15,12 @@ from rasura.data import unusable
 from rasura.errors import InputError
 from rasura.files import hash_of_file, library_writes, locked, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
-from rasura.models.build import build_model, check_harmless, parse_architecture
+from rasura.models.build import build_model, check_harmless, parse_architecture, shapes_of
 from rasura.models.card import Card, card_of, with_card
 from rasura.models.header import check_archive, check_file, shapes_in, unreadable
 from rasura.models.hugging_face import CONFIG, in_hugging_face_form, read_hugging_face, write_hugging_face
 from rasura.models.names import library_names
-from rasura.models.outline import at_most, outline, room
+from rasura.models.outline import filled_by
 from rasura.models.zoo import ZOO
 from rasura.sealed import check_model_folder
 
@@ -156,14 +156,19 @@ def remembering_inputs(card: Card, data: Any) -> Card:
 
 def fresh_model(card: Card) -> nn.Module:
     """A newly initialised model as the card describes it, carrying the card."""
+    return with_card(build_model(*_asked(card)), card)
+
+
+def _asked(card: Card) -> tuple[str, int, int | None, int | None]:
+    """What a card says to `build_model`."""
     if card.architecture is None:
         raise InputError("architecture: the model's card names none; allowed: a name that build_model takes")
     shape = card.input_shape
     if shape is None or len(shape) != 3 or shape[1] != shape[2]:
         if parse_architecture(card.architecture)[0] in ZOO:
             raise InputError(f"data: inputs of shape {shape}; allowed: square images [C, H, H] for {card.architecture}")
-        return with_card(build_model(card.architecture, len(card.classes)), card)
-    return with_card(build_model(card.architecture, len(card.classes), shape[0], shape[1]), card)
+        return card.architecture, len(card.classes), None, None
+    return card.architecture, len(card.classes), shape[0], shape[1]
 
 
 def _check_hash(weights: Path, sha256: Any) -> None:
@@ -186,16 +191,10 @@ def _harmless(architecture: str | None, path: Path, trust: Iterable[str | Path])
 
 def _check_fit(card: Card, folder: Path) -> None:
     """Compare the net that a folder describes with the header of its weights, before either takes memory."""
-    assert card.architecture is not None
     found = shapes_in(folder / WEIGHTS)
-    if ".py:" in card.architecture:
-        return  # it runs once
-    declared = sum(shape.numel() for shape in found.values())
-    most, reason = min((room(), "a quarter of this machine's memory"), (2 * declared + 2**20, f"by {WEIGHTS}"))
-    with at_most(most, card.architecture, reason):
-        expected = outline(lambda: fresh_model(card))
+    expected = shapes_of(*_asked(card), filled_by(found.values(), WEIGHTS))
     if expected is not None:
-        _compare(expected, found, card.architecture, folder)
+        _compare(expected, found, card.architecture or "", folder)
 
 
 def _filled(architecture: str | nn.Module, card: Card, state: dict[str, Tensor], path: Path) -> nn.Module:

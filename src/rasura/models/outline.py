@@ -1,7 +1,8 @@
 """What a model will take, before memory is taken: counted while it is built, or built without memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,32 +14,40 @@ from torch.nn.modules.module import (
 from rasura.errors import InputError
 from rasura.memory import machine_memory
 
-MOST_TENSORS = 20_000
-"""Ten times what the deepest nets of timm have."""
+MOST_TENSORS = 10_000
+"""A residual net of 1,202 layers has 7,200."""
 
 
 class TooLargeError(InputError):
     """A model that has more values or tensors than it may."""
 
 
-def room() -> int:
-    """How many values a model may have: what fills a quarter of the machine's memory in single precision.
+@dataclass(frozen=True)
+class Limit:
+    """How many values all parameters and buffers of a model may have together, and where this comes from."""
 
-    Forgetting holds the model, a copy of it, and gradients.
-    """
-    return machine_memory() // 16
+    values: int
+    reason: str
+
+
+def room() -> Limit:
+    """What fills a quarter of the machine's memory in single precision: forgetting holds a model, a copy, gradients."""
+    return Limit(machine_memory() // 16, "a quarter of this machine's memory")
+
+
+def filled_by(shapes: Iterable[torch.Size], source: str) -> Limit:
+    """About what files of weights declare (a net has tensors of its own that are not stored), if there is room."""
+    declared = sum(shape.numel() for shape in shapes)
+    return min(room(), Limit(2 * declared + 2**20, f"what {source} can fill"), key=lambda limit: limit.values)
 
 
 @contextmanager
-def at_most(values: int, what: str, reason: str) -> Iterator[None]:
+def at_most(limit: Limit, what: str) -> Iterator[None]:
     """Inside the block, modules that are built may have so many values in all, in at most `MOST_TENSORS` tensors.
 
-    Modules are stopped on the way: memory that PyTorch has reserved but not written is not taken yet.
-
     Args:
-        values: numbers in all parameters and buffers together.
+        limit: of one model.
         what: the model, for the message.
-        reason: where the limit comes from, for the message.
 
     Raises:
         TooLargeError: from the constructor of the module that goes beyond.
@@ -50,8 +59,9 @@ def at_most(values: int, what: str, reason: str) -> Iterator[None]:
             return
         found["values"] += tensor.numel()
         found["tensors"] += 1
-        if found["values"] > values:
-            raise TooLargeError(f"model: {what} has more than {values:,} weights; allowed: at most so many ({reason})")
+        if found["values"] > limit.values:
+            allowed = f"at most so many ({limit.reason})"
+            raise TooLargeError(f"model: {what} has more than {limit.values:,} weights; allowed: {allowed}")
         if found["tensors"] > MOST_TENSORS:
             raise TooLargeError(f"model: {what} has more than {MOST_TENSORS:,} tensors; allowed: at most so many")
 
@@ -63,18 +73,18 @@ def at_most(values: int, what: str, reason: str) -> Iterator[None]:
             hook.remove()
 
 
-def outline(make: Callable[[], nn.Module]) -> dict[str, torch.Size] | None:
+def outline(make: Callable[[], nn.Module], limit: Limit, what: str) -> dict[str, torch.Size] | None:
     """The shape of every tensor of a model by name, without the model: it is built on PyTorch's meta device.
 
-    None if it cannot be built there, because its builder looks at values.
+    None if it cannot be built there: its builder looks at values, or fails.
 
     Raises:
-        TooLargeError: inside of `at_most`.
+        TooLargeError: it is beyond the limit.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), at_most(limit, what):
             return {name: tensor.shape for name, tensor in make().state_dict().items()}
     except TooLargeError:
         raise
-    except (RuntimeError, TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError, OverflowError):
         return None
