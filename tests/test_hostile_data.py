@@ -82,6 +82,13 @@ def npz_of_empty_words(path: Path) -> str:
     return npz_with(path / "a.npz", npy_header((2**40,), "<U0"))
 
 
+def npz_of_letters_beyond_unicode(path: Path) -> str:
+    spec = npz_with(path / "a.npz", npy_header((2, 1, 1)) + b"\0\1")
+    with zipfile.ZipFile(path / "a.npz", "a") as archive:
+        archive.writestr("classes.npy", npy_header((2,), "<U1") + struct.pack("<II", 97, 0x110000))
+    return spec
+
+
 def npz_bomb(path: Path) -> str:
     size = 3 * 2**30
     head = npy_header((3 * 2**10, 2**10, 2**10))
@@ -199,6 +206,7 @@ BOMBS = {
     npz_of_brackets: "cannot be read",
     npz_of_digits: "cannot be read",
     npz_of_empty_words: "whole numbers from 0 to 255",
+    npz_of_letters_beyond_unicode: "cannot be read",
     npz_bomb: "times its size; allowed: 100 times beyond 1 GiB",
     gzip_bomb_behind_the_images: "has more bytes; expected 18",
     gzip_bomb_of_images: "times its size; allowed: 100 times beyond 1 GiB",
