@@ -57,9 +57,9 @@ def npz_with(path: Path, images: bytes) -> str:
     """An archive whose training images are these bytes of an .npy file."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x_train.npy", images)
-        for name in ("y_train", "x_test", "y_test"):
+        for name, shape in (("y_train", (2,)), ("x_test", (2, 1, 1)), ("y_test", (2,))):
             stream = io.BytesIO()
-            np.save(stream, np.zeros(2, np.uint8))
+            np.save(stream, np.zeros(shape, np.uint8))
             archive.writestr(f"{name}.npy", stream.getvalue())
     return f"npz:{path}"
 

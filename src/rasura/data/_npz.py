@@ -26,8 +26,7 @@ _DAMAGED = (
     ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError, RuntimeError,
     SystemError, NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What zipfile and numpy raise on what is no npz: of brackets nested too deep Python says that memory ran out, and numpy
-meets letters beyond Unicode with a SystemError."""
+"""What zipfile and numpy raise on what is no npz: a MemoryError of too many brackets, a SystemError of no Unicode."""
 
 
 def read_npz(path: Path) -> Read:
