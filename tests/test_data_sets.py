@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from rasura import ForgetClasses, audit
+from rasura import ForgetClasses, ForgetSamples, audit
 from rasura.auditing.near_copies import near_copies
 from rasura.auditing.probe import make_probe
 from rasura.data import Data, Standardise, are_images, examples_from, hash_of_data, input_shape, load_data
@@ -131,6 +131,11 @@ def test_an_audit_of_data_sets_says_what_it_says_of_tensors(kind, net):
         for one, other in zip(found.scores.models[name], said, strict=True):
             assert np.array_equal(one.predicted, other.predicted)
     assert found.scores.untrained.keys() == oracle.scores.untrained.keys()
+
+
+def test_an_audit_of_training_examples_of_a_data_set_ends(net):
+    data = Data.from_datasets(as_dicts(0), as_dicts(1))
+    assert audit(net, data, ForgetSamples(range(0, 36, 3)), original=net).content["verdict"]
 
 
 def test_raw_inputs_of_columns_of_floats_are_read():

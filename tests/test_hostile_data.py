@@ -435,11 +435,12 @@ LONG = "x" * 5000
         "~nobody-has-this-name/a",
         "a\0b",
         "idx:a\0b",
+        "~\0",
         f"/tmp@{'9' * 5000}",
         f"canaries:{'9' * 5000}:digits",
         f"text:a.csv,length={'9' * 5000}",
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_names_that_no_file_can_have_are_refused(spec):
     with pytest.raises(InputError):

@@ -205,8 +205,8 @@ def test_saved_data_sets(tmp_path):
     datasets = pytest.importorskip("datasets")
     whole, path = tmp_path / "whole", tmp_path / "damaged"
     datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS)).save_to_disk(str(whole))
-    descriptions = ("dataset_dict.json", "train/dataset_info.json", "train/state.json")
-    files = {name: (whole / name).read_bytes() for name in descriptions}
+    names = ("dataset_dict.json", "train/dataset_info.json", "train/state.json", "train/data-00000-of-00001.arrow")
+    files = {name: (whole / name).read_bytes() for name in names}
 
     def target(changed: tuple[str, bytes]) -> None:
         shutil.rmtree(path, ignore_errors=True)
