@@ -179,6 +179,13 @@ def test_bytes_without_anything_to_scale_them_are_refused():
             Data.from_datasets(sets, sets, classes=NAMES)
 
 
+def test_items_that_hold_nan_are_refused_by_their_place():
+    items = as_pairs(0).items
+    items[35] = torch.full((3, 8, 8), torch.nan), 2
+    with pytest.raises(InputError, match="test: example 35 holds NaN or infinite values"):
+        Data.from_datasets(as_pairs(0), Items(items))
+
+
 def test_pictures_of_other_modes_are_refused():
     items = Items([(Image.new("CMYK", (4, 4)), 0)] * 2)
     with pytest.raises(InputError, match="a picture of mode CMYK; allowed: L or RGB"):
