@@ -85,11 +85,27 @@ def test_floats_are_taken_as_scaled_already():
 
 
 @pytest.mark.parametrize(
-    ("mean", "std"), [((0.0,), (0.0,)), ((0.0,), (-1.0,)), ((0.0,), (float("nan"),)), ((0.0,), ())]
+    ("mean", "std"),
+    [
+        ((0.0,), (0.0,)),
+        ((0.0,), (-1.0,)),
+        ((0.0,), (torch.nan,)),
+        ((0.0,), (torch.inf,)),
+        ((torch.nan,), (1.0,)),
+        ((0.0,), ()),
+    ],
 )
-def test_a_standard_deviation_that_divides_to_nonsense_is_refused(mean, std):
-    with pytest.raises(InputError, match=r"standardise: .* std above 0"):
+def test_a_mean_or_standard_deviation_that_leads_to_nonsense_is_refused(mean, std):
+    with pytest.raises(InputError, match=r"standardise: .* one finite number of each per channel, std above 0"):
         Standardise(mean, std)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_means_of_other_channels_than_the_images_have_are_refused(channels):
+    """Three means for one channel would make three channels of it."""
+    images = torch.zeros(2, channels, 4, 4, dtype=torch.uint8), [0, 1]
+    with pytest.raises(InputError, match=rf"3 means for inputs of shape \({channels}, 4, 4\); allowed: one per"):
+        Data.from_tensors(images, images, standardise=Standardise((0.5,) * 3, (0.5,) * 3))
 
 
 # ----------------------------------------------------------------------------------------- Examples
@@ -219,6 +235,18 @@ def test_hugging_face_columns_without_the_torch_format_are_refused_with_the_reme
         Data.from_datasets(table, table)
 
 
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation:UserWarning")
+def test_quantised_inputs_are_refused():
+    with pytest.raises(InputError, match="inputs: a quantised tensor"):
+        examples_from(torch.quantize_per_tensor(torch.zeros(2, 2), 0.1, 0, torch.qint8), [0, 1])
+
+
+def test_items_of_an_unusable_kind_are_refused():
+    for item in (torch.zeros(2, dtype=torch.complex64), torch.zeros(2, device="meta")):
+        with pytest.raises(InputError, match=r"items: .* tensors of real numbers"):
+            examples_from(Items([item, item]), labels=[0, 1]).batch(torch.arange(2))
+
+
 def test_items_that_do_not_stack_are_refused():
     for items in ([torch.zeros(2), torch.zeros(3)], [object(), object()]):
         with pytest.raises(InputError, match=r"items: .* tensors of one shape"):
@@ -232,6 +260,13 @@ def test_items_that_do_not_stack_are_refused():
         (torch.zeros(2, 2), [0.0, 1.0], r"torch.float32 of shape \(2,\)"),
         (torch.zeros(2, 2), [[0], [1]], r"shape \(2, 1\)"),
         (torch.zeros(2, 2), [True, False], "torch.bool"),
+        (torch.zeros(2, 2), [True, 2], "torch.bool"),
+        (torch.zeros(2, 2), [10**5000, 2], "labels: this list makes no tensor"),
+        (torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64, device="meta"), "labels: a meta tensor"),
+        (torch.zeros(2, 2, dtype=torch.complex64), [0, 1], "inputs: a complex tensor; allowed: a dense tensor of real"),
+        (torch.zeros(2, 2).to_sparse(), [0, 1], "inputs: a sparse tensor"),
+        (torch.zeros(2, 2, device="meta"), [0, 1], "inputs: a meta tensor"),
+        ({"x": torch.zeros(2, 2, dtype=torch.complex64)}, [0, 1], r"inputs\['x'\]: a complex tensor"),
         (torch.zeros(2, 2), ["cat", "dog"], "labels: this list makes no tensor"),
         (torch.zeros(2, 2), None, "labels: none are given"),
         ({"x": torch.zeros(2, 2)}, None, "labels: none are given"),
@@ -344,6 +379,16 @@ def test_input_shape_leaves_out_the_batch():
             ({"x": torch.zeros(1, 1)}, [0]),
             "ab",
             "train: example 0 holds NaN",
+        ),
+        ((torch.zeros(2, 1), [0, 0]), (torch.zeros(1, 1), [0]), None, "classes: 0 alone; allowed: 2 or more"),
+        ((torch.zeros(2, 1), [0, 0]), (torch.zeros(1, 1), [0]), "a", "classes: a alone; allowed: 2 or more"),
+        ((torch.zeros(2, 1), [0, 1]), (torch.zeros(1, 1), [0]), ["a", ""], "classes: '' is no name"),
+        ((torch.zeros(2, 1), [0, 1]), (torch.zeros(1, 1), [0]), ["a", " \t"], r"classes: ' \\t' is no name"),
+        (
+            (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), [0, 1]),
+            (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), [0]),
+            None,
+            "train: images of torch.uint8; allowed: floats",
         ),
         ((torch.zeros(2, 1), [0, 10**9]), (torch.zeros(1, 1), [0]), None, "labels: 1000000000 is no class number"),
     ],

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import rasura
 from rasura import InputError, build_model, load_model, save_model
-from rasura.models import Card, card_of, device_of, fresh_model, logits_of, to_card, with_card
+from rasura.models import Card, card_of, check_weights, device_of, fresh_model, logits_of, to_card, with_card
 from rasura.models.build import parse_architecture
 
 CARD = Card("resnet8,width=4", ("cat", "dog", "wolf"), (1, 8, 8), (0.3,), (0.4,), "pets", {"seed": 1}, ({"n": 1},))
@@ -483,6 +483,18 @@ UNFIT = {
         lambda: weights(trained()) | {"head.bias": torch.tensor([0.0, float("nan"), 0.0])},
         "head.bias in .* holds NaN or infinite weights",
     ),
+    "sparse": (
+        lambda: weights(trained()) | {"head.bias": torch.ones(3).to_sparse()},
+        "head.bias in .* is a sparse tensor; allowed: dense torch.float32",
+    ),
+    "complex": (
+        lambda: weights(trained()) | {"head.bias": torch.ones(3, dtype=torch.complex64)},
+        "head.bias in .* is a complex tensor",
+    ),
+    "whole": (
+        lambda: weights(trained()) | {"head.bias": torch.ones(3, dtype=torch.int8)},
+        "head.bias in .* is a torch.int8 tensor; allowed: dense torch.float32",
+    ),
     "a tensor": (lambda: torch.zeros(3), "holds no state dict; allowed: a dict of tensors by name"),
     "numbers": (lambda: {"head.bias": 3}, "holds no state dict"),
     "numbered": (lambda: {0: torch.zeros(3)}, "holds no state dict"),
@@ -496,6 +508,43 @@ def test_weights_that_do_not_fit_are_refused_by_name(fault, tmp_path):
     torch.save(make(), path)
     with pytest.raises(InputError, match=message):
         load_model(path, architecture="resnet8,width=4", like=CARD)
+
+
+def with_weight(change) -> nn.Module:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    net[1].weight = nn.Parameter(change(net[1].weight.detach()), requires_grad=False)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("net", "kind"),
+    [
+        (lambda: with_weight(lambda weight: weight.to("meta")), "1.weight is a meta tensor"),
+        (lambda: with_weight(lambda weight: weight.to_sparse()), "1.weight is a sparse tensor"),
+        (lambda: with_weight(lambda weight: weight.to(torch.complex64)), "1.weight is a complex tensor"),
+        (lambda: with_weight(lambda weight: weight.char()), "1.weight is a torch.int8 tensor"),
+    ],
+    ids=["meta", "sparse", "complex", "whole"],
+)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net, data, request: rasura.forget(net, data, request, rasura.methods.Damp()),
+        lambda net, data, request: rasura.audit(net, data, request, original=net),
+    ],
+    ids=["forget", "audit"],
+)
+def test_weights_that_cannot_be_run_or_trained_are_refused_before_any_work(net, kind, use):
+    images = torch.rand(24, 1, 2, 2), torch.arange(24) % 2
+    data, request = rasura.Data.from_tensors(images, images), rasura.ForgetClasses([0])
+    with pytest.raises(InputError, match=rf"{kind}; allowed: dense floating-point weights with values"):
+        use(net(), data, request)
+
+
+def test_quantised_modules_are_refused():
+    quantised = pytest.importorskip("torch.ao.nn.quantized.dynamic")
+    with pytest.raises(InputError, match="model: 0 is quantised; allowed: dense floating-point weights"):
+        check_weights(nn.Sequential(quantised.Linear(4, 2)))
 
 
 @pytest.mark.parametrize("length", [0, 10, 0.3, 0.99])

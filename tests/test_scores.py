@@ -3,13 +3,16 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rasura.auditing import MODEL, ORIGINAL, Decoded, Members, Scores, judge, read_scores, reference_name, write_scores
-from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT
+from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, as_decoded
+from rasura.errors import InputError
 
 DECODERS = [OUTPUT, LINEAR, FEW_SHOT, "unwrapped", BIAS, HEAD_SWAP]
 
@@ -94,6 +97,26 @@ def test_parquet_brings_back_the_very_same_table(tmp_path_factory, scores):
     path = tmp_path_factory.mktemp("scores") / "scores.parquet"
     write_scores(scores, path)
     assert same(read_scores(path), scores)
+
+
+def test_class_numbers_beyond_sixteen_bits_come_back(tmp_path):
+    names = tuple(map(str, range(70_000)))
+    labels, answers = [40_000, 69_999, 3], [69_999, 40_000, 3]
+    scores = table({MODEL: [said(OUTPUT, answers)], ORIGINAL: [said(OUTPUT, labels)]}, labels, (40_000,), names)
+    assert as_decoded(OUTPUT, "output", torch.tensor(answers)).predicted.tolist() == answers
+    write_scores(scores, tmp_path / "scores.parquet")
+    found = read_scores(tmp_path / "scores.parquet")
+    assert same(found, scores)
+    assert found.models[MODEL][0].predicted.tolist() == answers
+
+
+def test_a_table_that_unpacks_to_more_than_there_is_room_for_is_refused(tmp_path):
+    rows = 2**25
+    zeros = {name: pa.array(np.zeros(rows, np.int8)) for name in ("example", "label")}
+    parquet.write_table(pa.table(zeros), tmp_path / "scores.parquet", compression="zstd")
+    assert (tmp_path / "scores.parquet").stat().st_size < 2**20
+    with pytest.raises(InputError, match=r"scores.parquet unpacks to 2.0 GiB, .* allowed: 100 times beyond 1 GiB"):
+        read_scores(tmp_path / "scores.parquet")
 
 
 def test_the_file_is_a_plain_table_with_a_row_per_scored_example(tmp_path):

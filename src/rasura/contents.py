@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rasura.auditing import MEMBERSHIP, Judgement, Probe, Scores, roc_curves
 from rasura.auditing.illustrations import heat_maps, spatial_stage
-from rasura.data import Data, ForgetClasses, Request, describe, hash_of_data
+from rasura.data import Data, ForgetClasses, Request, are_images, describe, hash_of_data
 from rasura.models import card_of, hash_of_model
 
 FORMAT = 2
@@ -139,9 +139,11 @@ def _edits(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _pictures(probe: Probe, scores: Scores, data: Data, models: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
     """A few forget images with every model's answer and what it looks at; none where the inputs are no images."""
     rows = probe.forget.nonzero()[:, 0]
+    if not len(rows):
+        return []
     chosen = rows[torch.linspace(0, len(rows) - 1, min(PICTURES, len(rows))).long()]
     stored = probe.examples.stored(chosen)
-    if not len(rows) or not isinstance(stored, Tensor) or stored.ndim != 4 or stored.shape[1] not in (1, 3):
+    if not are_images(stored) or stored.shape[1] not in (1, 3):
         return []
     answers = {
         model: next(one.predicted for one in said if one.decoder == "output") for model, said in scores.models.items()

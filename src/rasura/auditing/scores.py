@@ -12,11 +12,16 @@ import numpy as np
 from rasura.auditing.decoded import Decoded
 from rasura.auditing.members import Members
 from rasura.auditing.probe import LEAST_EXAMPLES
+from rasura.memory import check_room
 
 ORIGINAL, MODEL = "original", "model"
 RANDOM_NET, RAW_INPUTS = "random net", "raw inputs"
 MEMBERSHIP = "membership"
 """What the file calls the rows on pairs: `layer` is the signal, `draw` is 1 for the training example of a pair."""
+COLUMNS = ["model", "decoder", "layer", "shots", "draw", "example", "label", "predicted", "value"]
+"""Of the file; the first three hold words, each of which lies in memory once."""
+BYTES_PER_ROW = 64
+"""Of the table in memory, with the places of its words."""
 
 
 def reference_name(number: int) -> str:
@@ -145,11 +150,16 @@ def _table(key: tuple[str, str, str, int, int], rows: Any, labels: Any, predicte
 
 
 def read_scores(path: Path) -> Scores:
-    """The table that `write_scores` wrote."""
+    """The table that `write_scores` wrote.
+
+    Raises:
+        InputError: it would take more memory than it may.
+    """
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(path)
+    check_room(f"scores: {path}", BYTES_PER_ROW * parquet.read_metadata(path).num_rows, path.stat().st_size)
+    table = parquet.read_table(path, columns=COLUMNS, read_dictionary=COLUMNS[:3])
     metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     of_pairs = table["decoder"].to_numpy(zero_copy_only=False) == MEMBERSHIP
     said, pairs = (table.filter(pa.array(mask)) for mask in (~of_pairs, of_pairs))

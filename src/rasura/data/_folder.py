@@ -15,6 +15,7 @@ from rasura.memory import check_room
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm"})
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """What Pillow may take a file for, whatever its name: its other formats start programs or are hardly ever tried."""
+_ALLOWED = f"undamaged {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
 MOST_PIXELS = 2**26
 """Pixels of an image, at most: 8192×8192. Its header says how many they are before anything is decoded."""
 
@@ -187,10 +188,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except Image.DecompressionBombError:
         raise _too_large(path) from None
     except Exception as error:  # what a parser of any bytes may raise; all of it is said
-        raise InputError(f"folder: {path} is no readable image ({_reason(error)}); allowed: {_KINDS}") from error
-
-
-_KINDS = f"undamaged {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise InputError(f"folder: {path} is no readable image ({_reason(error)}); allowed: {_ALLOWED}") from error
 
 
 def _reason(error: Exception) -> str:

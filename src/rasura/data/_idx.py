@@ -4,8 +4,8 @@ import gzip
 import math
 import struct
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def _idx_array(path: Path, dims: int) -> Array:
     return values.reshape(shape)
 
 
-def _fill(values: Array, stream: IO[bytes]) -> int:
+def _fill(values: Array, stream: BufferedIOBase) -> int:
     """Read bytes into an array, a piece at a time; how many there were."""
     count = 0
     while count < len(values) and (piece := stream.read(min(PIECE, len(values) - count))):

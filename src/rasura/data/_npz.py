@@ -24,9 +24,9 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 """What reads the header of each version; the third is for names of fields, which nothing here has."""
 _DAMAGED = (
     ValueError, OSError, EOFError, TypeError, OverflowError, SyntaxError, MemoryError, RecursionError, RuntimeError,
-    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+    SystemError, NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What zipfile and numpy raise on what is no npz; out of memory is what Python calls brackets nested too deep."""
+"""What zipfile and numpy raise on what is no npz: a MemoryError of too many brackets, a SystemError of no Unicode."""
 
 
 def read_npz(path: Path) -> Read:

@@ -48,7 +48,13 @@ def class_numbers_of(*parts: Part) -> tuple[str, ...]:
 
 
 def path_of(text: str | Path) -> Path:
-    """A path as it was written; ~ stands for the home folder, where there is one."""
+    """A path as it was written; ~ stands for the home folder, where there is one.
+
+    Raises:
+        InputError: no path of any system.
+    """
+    if "\0" in str(text):
+        raise InputError(f"path: {str(text)!r} holds a null byte; allowed: a path")
     return Path(os.path.expanduser(text))
 
 

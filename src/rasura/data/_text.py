@@ -189,16 +189,24 @@ def _hugging_face(source: str) -> ReadTexts:
     return _split(train)
 
 
+UNREADABLE = (ImportError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+"""What `datasets` raises on folders and names of something else."""
+
+
 def _parts(source: str) -> Mapping[Any, Any]:
+    from pyarrow import ArrowException
+
     try:
         import datasets
 
         saved = path_of(source)
         found = datasets.load_from_disk(str(saved)) if saved.is_dir() else datasets.load_dataset(source)
-    except (ImportError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+        parts: Mapping[Any, Any] = found if isinstance(found, Mapping) else {"train": found}
+        for part in parts.values():
+            part.data.validate(full=True)  # offsets and letters, which reading takes on trust
+    except (*UNREADABLE, ArrowException) as error:
         allowed = "a .jsonl or .csv file, a folder with train.jsonl or train/CLASS/*.txt, a data set of Hugging Face"
         raise InputError(f"data: {source} does not load ({first_line(error)}); allowed: {allowed}") from None
-    parts: Mapping[Any, Any] = found if isinstance(found, Mapping) else {"train": found}
     if "train" not in parts:
         raise InputError(f"data: {source} has parts {', '.join(map(str, parts))}; allowed: one called train")
     return parts

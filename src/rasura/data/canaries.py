@@ -53,7 +53,7 @@ class Canaries:
         """The data with these labels changed, each to another class, all equally likely; held-out ones stay true.
 
         Raises:
-            InputError: there are not more training examples than canaries, the data has one class, or canaries already.
+            InputError: there are not more training examples than canaries, or canaries already.
 
         >>> from rasura.data.sources import load_data
         >>> digits = load_data("digits")
@@ -64,8 +64,6 @@ class Canaries:
         >>> bool((planted.train.labels[rows] != digits.train.labels[rows]).all())
         True
         """
-        if len(data.classes) < 2:
-            raise InputError(f"canaries: the data has {len(data.classes)} class; allowed: 2 or more")
         if PREFIX in data.name:
             raise InputError(f"canaries: {data.name}; allowed: data without canaries")
         rows, generator = self._drawn(data)
@@ -87,5 +85,5 @@ def canaries_of(words: str) -> Canaries | None:
     >>> canaries_of("100@7"), canaries_of("all")
     (Canaries(count=100, seed=7), None)
     """
-    found = re.fullmatch(r"(\d{1,18})(?:@(\d{1,18}))?", words)
+    found = re.fullmatch(r"(\d{1,99})(?:@(\d{1,99}))?", words)
     return Canaries(int(found[1]), int(found[2] or 0)) if found else None

@@ -223,7 +223,7 @@ def _check_items(part: str, examples: Examples) -> None:
     """Random transforms would blind the hash of the data and the search for held-out examples in the training part."""
     rows = torch.linspace(0, len(examples) - 1, min(_READ_TWICE, len(examples))).long()
     few = examples.take(rows)
-    _check_finite(part, few.batch(torch.arange(len(few)))[0])
+    _check_finite(part, few.batch(torch.arange(len(few)))[0], rows)
     for row, first, again in zip(rows.tolist(), few.fingerprints(), few.fingerprints(), strict=True):
         if first != again:
             raise InputError(
@@ -232,10 +232,11 @@ def _check_items(part: str, examples: Examples) -> None:
             )
 
 
-def _check_finite(part: str, inputs: Inputs) -> None:
+def _check_finite(part: str, inputs: Inputs, rows: Tensor | None = None) -> None:
     for column in inputs.values() if isinstance(inputs, dict) else [inputs]:
         if column.is_floating_point() and not column.isfinite().all():
-            row = int((~column.isfinite()).nonzero()[0, 0])
+            at = int((~column.isfinite()).nonzero()[0, 0])
+            row = at if rows is None else int(rows[at])
             raise InputError(f"{part}: example {row} holds NaN or infinite values; allowed: finite values")
 
 

@@ -15,7 +15,7 @@ from rasura.data._read import text_of
 from rasura.data.canaries import PREFIX, canaries_of
 from rasura.data.dataset import Data, whole
 from rasura.data.examples import Examples
-from rasura.errors import InputError, said
+from rasura.errors import InputError, check_seed, said
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,14 @@ def read_samples(text: str, data: Data) -> ForgetSamples:
     Raises:
         InputError: none of these, or a share that leaves no example.
     """
-    share = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)%(?:@(\d{1,18}))?", text)
+    share = re.fullmatch(r"(\d{1,18}(?:\.\d+)?)%(?:@(\d{1,99}))?", text)
     if share:
         count = round(float(share[1]) / 100 * len(data.train))
         if not 0 < count < len(data.train):
             raise InputError(f"samples: {text} is {count} of {len(data.train)} examples; allowed: at least 1, not all")
-        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(int(share[2] or 0)))
+        seed = int(share[2] or 0)
+        check_seed(seed)
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))
         return ForgetSamples(order[:count].sort().values)
     if re.fullmatch(r"\d{1,18}(,\d{1,18})*", text):
         return ForgetSamples(int(one) for one in text.split(","))

@@ -258,8 +258,9 @@ def _as_returned(made: Any, where: str, name: str) -> Data:
         return made
     parts = made
     if isinstance(made, Mapping):
-        parts = [made[key] for keys in (("train",), TEST_NAMES) for key in [k for k in keys if k in made][:1]]
-    if not isinstance(parts, (tuple, list)) or len(parts) != 2:
+        held_out = next((key for key in TEST_NAMES if key in made), "")
+        parts = tuple(made[key] for key in ("train", held_out) if key in made)
+    if not isinstance(parts, tuple) or len(parts) != 2:
         kind = f"parts {', '.join(map(str, made))}" if isinstance(made, Mapping) else type(made).__name__
         raise InputError(
             f"data: {where} returned {kind}; allowed: a rasura.Data, a pair (train, test) of data sets, or a dict of "
