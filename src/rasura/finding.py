@@ -33,6 +33,7 @@ from rasura.auditing import (
     heads,
     identity_gates,
     judge,
+    left_out,
     look_on_request,
     make_probe,
     measure,
@@ -51,7 +52,7 @@ from rasura.data import Data, ForgetClasses, Request, resolve
 from rasura.errors import InputError, check_seed, unknown
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
-from rasura.models import complete
+from rasura.models import complete, unwrapped
 from rasura.progress import Progress, reporting
 from rasura.training import predict
 
@@ -178,7 +179,7 @@ def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:
 
 def _fitting(model: nn.Module, data: Data, lacking: Sequence[int] = ()) -> nn.Module:
     """The model, checked, with logits of all classes; of those in `lacking` it may have no outputs."""
-    model = getattr(model, "_orig_mod", model)  # a compiled net shows no layers; the one that was compiled is the same
+    model = unwrapped(model)
     check_fits(model, data, lacking)
     answers = predict(model, data.train.take(torch.arange(min(FEW, len(data.train)))))
     return complete(model, answers, len(data.classes), lacking)
@@ -250,6 +251,7 @@ def _audit_one(
         **about(name, data, request, probe, scores, models, {"seed": seed, "goal": shared.goal}),
         **_insides({role: one.inside for role, one in measured.items()}, shared),
         "on_request": on_request,
+        "notes": left_out(scores, {role: one.unread for role, one in measured.items()}),
         "seconds": round(shared.seconds + time.perf_counter() - begun, 2),
         "seconds_per_block": {block: round(spent, 3) for block, spent in own.seconds.items()},
     }

@@ -3,7 +3,7 @@
 from rasura.models.build import FAMILIES, build_model
 from rasura.models.card import Card, card_of, hash_of_model, with_card
 from rasura.models.complete import complete
-from rasura.models.copies import copy_of, settle_weight
+from rasura.models.copies import copy_of, settle_weight, unwrapped
 from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
 from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
@@ -32,6 +32,7 @@ __all__ = [
     "settle_weight",
     "to_card",
     "to_device",
+    "unwrapped",
     "with_card",
     "write_model",
 ]

@@ -32,3 +32,14 @@ def settle_weight(module: nn.Module) -> None:
             nn.utils.remove_spectral_norm(module)
         elif isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == "weight":
             prune.remove(module, "weight")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The net itself inside what compiles it or spreads it over devices, which show no layers or several of each."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
