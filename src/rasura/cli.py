@@ -136,7 +136,7 @@ def _train(arguments: list[str]) -> int:
     from rasura.training import Recipe
 
     options, recipe = _with_settings("train", Train, Recipe(), arguments)
-    data = rasura.load_data(options.data)
+    data = rasura.load_data(options.data, options.held_out)
     without = _names(data, options.without)
     samples = read_samples(options.without_samples, data) if options.without_samples else None
     with terminal() as progress:
@@ -166,7 +166,7 @@ def _forget(arguments: list[str]) -> int:
     options, method = _with_settings(f"forget {name}", Forget, method_class(name)(), rest)
     if options.recipe:
         options, method = _with_settings(f"forget {name}", Forget, method_for(name, options.recipe), rest)
-    data = rasura.load_data(options.data)
+    data = rasura.load_data(options.data, options.held_out)
     model = _adapted(_load(options.model, options.architecture, data), options.adapter)
     request = _request(data, options)
     search = _search(data, options)
@@ -198,7 +198,7 @@ def _audit(arguments: list[str]) -> int:
         again = _parsed(Recompute, arguments, "audit")
         return _report_finding(recompute(again.recompute), again.recompute, again.require, again.json)
     options = _parsed(Audit, arguments, "audit")
-    data = rasura.load_data(options.data)
+    data = rasura.load_data(options.data, options.held_out)
     model, original = (_load(path, options.architecture, data) for path in (options.model, options.original))
     model = _adapted(model, options.adapter)
     asked = options.forget or options.forget_samples
@@ -217,6 +217,8 @@ def _audit(arguments: list[str]) -> int:
 
 
 def _report_finding(found: dict[str, Any], folder: Path, require: str | None, json: bool) -> int:
+    for line in found.get("notes", ()):
+        print(f"rasura: {line}", file=sys.stderr)
     if json:
         _print_json(_brief(found))
     else:
@@ -236,7 +238,7 @@ def _compare(arguments: list[str]) -> int:
     options = _parsed(Compare, arguments, "compare")
     chosen = options.methods or names()
     methods = {name: nearest_for(name, options.recipe) if options.recipe else method_class(name)() for name in chosen}
-    data = rasura.load_data(options.data)
+    data = rasura.load_data(options.data, options.held_out)
     request = rasura.ForgetClasses(_names(data, options.forget))
     model = _load(options.model, options.architecture, data)
     references = [_load(path, options.architecture, data) for path in options.reference]

@@ -36,6 +36,8 @@ class Train:
         without_samples: training examples to leave out: 3,17,99, or a file with a position per line (from 0, in the
             training part as it is loaded: not the line of a file of which a part is held out), or a random share such
             as 1% (drawn with seed 0; 1%@7: with seed 7), or canaries:100@7 of data canaries:100@7:…
+        held_out: share of each class that is held out of data without a test part, such as 0.3: the same wherever these
+            data are named. By default a fifth.
         seed: of initialisation, order and augmentation.
         json: print one JSON object on stdout and nothing else.
     """
@@ -45,6 +47,7 @@ class Train:
     out: Path
     without: tuple[str, ...] = ()
     without_samples: str | None = None
+    held_out: float | None = None
     seed: int = 0
     json: bool = False
 
@@ -61,6 +64,8 @@ class Forget:
         forget_samples: instead of classes: training examples to forget, as in rasura train --without-samples.
         adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
+        held_out: share of each class that is held out of data without a test part, such as 0.3: the same wherever these
+            data are named. By default a fifth.
         seed: of all randomness in the method.
         recipe: start from the settings that are known to work on this data set (`rasura list recipes`).
         strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
@@ -81,6 +86,7 @@ class Forget:
     forget_samples: str | None = None
     adapter: tuple[Path, ...] = ()
     architecture: str | None = None
+    held_out: float | None = None
     seed: int = 0
     recipe: str | None = None
     strength: Literal["auto"] | None = None
@@ -113,6 +119,8 @@ class Audit:
         shadow_unlearned: models made from such originals by the method in question.
         require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
+        held_out: share of each class that is held out of data without a test part, such as 0.3: the same wherever these
+            data are named. By default a fifth.
         seed: of folds, draws and the bootstrap.
         json: print one JSON object on stdout and nothing else.
     """
@@ -131,6 +139,7 @@ class Audit:
     shadow_unlearned: tuple[Path, ...] = ()
     require: Verdict | None = None
     architecture: str | None = None
+    held_out: float | None = None
     seed: int = 0
     json: bool = False
 
@@ -179,6 +188,8 @@ class Compare:
         strength: "auto" searches the strength of every method that has one.
         budget: with --strength auto, how many settings of each method are tried at most.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
+        held_out: share of each class that is held out of data without a test part, such as 0.3: the same wherever these
+            data are named. By default a fifth.
         seed: of methods and audits.
         json: print one JSON object on stdout and nothing else.
     """
@@ -193,6 +204,7 @@ class Compare:
     strength: Literal["auto"] | None = None
     budget: int = 8
     architecture: str | None = None
+    held_out: float | None = None
     seed: int = 0
     json: bool = False
 

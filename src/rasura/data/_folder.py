@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rasura.data._read import Array, Part, Read, stratified, text_of
+from rasura.data._read import SHARE, Array, Part, Read, check_splits, stratified, text_of
 from rasura.errors import InputError, unknown
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
@@ -20,16 +20,18 @@ class Pictures(NamedTuple):
     classes: list[str]
 
 
-def read_folder(root: Path, size: int | None = None) -> Read:
+def read_folder(root: Path, size: int | None = None, held_out: float | None = None) -> Read:
     """Images in one folder per class, with or without a held-out part, or in the layout of Tiny ImageNet.
 
     Args:
         root: the folder.
         size: resize every image to `size` × `size`; without it all must be of one size already.
+        held_out: share of each class to hold out where no part is; default: a fifth.
     """
     if not root.is_dir():
         raise InputError(f"folder: {root} is no folder; allowed: a folder with one folder of images per class")
     train, test = _folder_parts(root)
+    check_splits(root, held_out, not test.paths)
     classes = sorted(set(train.classes))
     if len(classes) < 2:
         raise InputError(
@@ -41,7 +43,7 @@ def read_folder(root: Path, size: int | None = None) -> Read:
     number = {name: position for position, name in enumerate(classes)}
     labels = np.array([number[name] for name in (*train.classes, *test.classes)], dtype=np.int64)
     given = slice(len(train.paths)), slice(len(train.paths), None)
-    split = given if test.paths else stratified(labels, share=0.2)
+    split = given if test.paths else stratified(labels, held_out or SHARE)
     parts = [Part(images[rows], labels[rows]) for rows in split]
     return Read(*parts, classes=_words(root, classes))
 

@@ -16,7 +16,7 @@ from rasura.data._cifar import cifar_folder, read_cifar
 from rasura.data._folder import read_folder
 from rasura.data._idx import idx_folder, read_idx
 from rasura.data._npz import read_npz
-from rasura.data._read import Part, Read, stratified
+from rasura.data._read import Part, Read, check_splits, stratified
 from rasura.data._text import SUFFIXES, class_folders, part_of, read_texts, tokeniser
 from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
@@ -41,78 +41,90 @@ DATA_SOURCES: dict[str, str] = {
 }
 
 
-def load_data(spec: str) -> Data:
+def load_data(spec: str, held_out: float | None = None) -> Data:
     """Load data by name, by `format:path`, by path alone (the format is detected), or from a Python file.
 
     Args:
         spec: one of `DATA_SOURCES`. Images are stored as bytes and standardised per channel by the training images'
-            mean and standard deviation. Where the source holds no test part, a seeded fifth of each class is held out.
+            mean and standard deviation. Where the source holds no test part, a seeded fifth of each class is held out
+            (of the digits a third).
+        held_out: share of each class that is held out in its place, above 0 and below 1. The same share gives the same
+            split.
 
     Raises:
-        InputError: an unknown name, or files that are missing, damaged or of another layout.
+        InputError: an unknown name; files that are missing, damaged or of another layout; a share out of range, or for
+            data that hold a test part.
 
     >>> load_data("digits")
     Data('digits', 10 classes, 1198 training and 599 held-out examples)
     """
+    if held_out is not None and not 0 < held_out < 1:
+        raise InputError(f"held-out: {held_out}; allowed: above 0 and below 1")
     prefix, _, rest = spec.partition(":")
     if spec in _NAMED:
-        return _NAMED[spec]()
+        return _NAMED[spec](spec, held_out)
     if prefix in _FORMATS and rest:
-        return _FORMATS[prefix](rest)
+        return _FORMATS[prefix](rest, held_out)
     file, _, function = spec.rpartition(":")
     if file.endswith(".py"):
+        check_splits(spec, held_out, False)
         return _from_python(file, function)
     if spec and _sized(spec)[0].exists():
-        return _detected(spec)
+        return _detected(spec, held_out)
     raise _unknown_source(spec)
 
 
 # ------------------------------------------------------------------------------------------- by name
 
 
-def _fashion_mini() -> Data:
+def _fashion_mini(name: str, held_out: float | None) -> Data:
+    check_splits(name, held_out, False)
     resource = importlib.resources.files("rasura.data") / "fashion_mini.npz"
     with importlib.resources.as_file(resource) as path:
-        return _as_data(read_npz(path), "fashion-mini")
+        return _as_data(read_npz(path), name)
 
 
-def _digits() -> Data:
+def _digits(name: str, held_out: float | None) -> Data:
     from sklearn.datasets import load_digits
 
     pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    train, test = (Part(images[rows], labels[rows]) for rows in stratified(labels, share=1 / 3))
-    return _as_data(Read(train, test, tuple("0123456789")), "digits")
+    train, test = (Part(images[rows], labels[rows]) for rows in stratified(labels, held_out or 1 / 3))
+    return _as_data(Read(train, test, tuple("0123456789")), name)
 
 
-_NAMED: dict[str, Callable[[], Data]] = {"fashion-mini": _fashion_mini, "digits": _digits}
+_NAMED: dict[str, Callable[[str, float | None], Data]] = {"fashion-mini": _fashion_mini, "digits": _digits}
 
 
 # ------------------------------------------------------------------------------------------- by path
 
 
-def _idx(text: str) -> Data:
+def _idx(text: str, held_out: float | None) -> Data:
+    check_splits(text, held_out, False)
     root = _existing("idx", text)
     read = read_idx(root)
     folder = (idx_folder(root) or root).resolve()
     return _as_data(read, (folder.parent if folder.name == "raw" else folder).name)
 
 
-def _cifar10(text: str) -> Data:
+def _cifar10(text: str, held_out: float | None) -> Data:
+    check_splits(text, held_out, False)
     return _as_data(read_cifar(_existing("cifar10", text), 10), "cifar10")
 
 
-def _cifar100(text: str) -> Data:
+def _cifar100(text: str, held_out: float | None) -> Data:
+    check_splits(text, held_out, False)
     return _as_data(read_cifar(_existing("cifar100", text), 100), "cifar100")
 
 
-def _folder(text: str) -> Data:
+def _folder(text: str, held_out: float | None) -> Data:
     path, size = _sized(text)
     root = _existing("folder", path)
-    return _as_data(read_folder(root, size), root.resolve().name)
+    return _as_data(read_folder(root, size, held_out), root.resolve().name)
 
 
-def _npz(text: str) -> Data:
+def _npz(text: str, held_out: float | None) -> Data:
+    check_splits(text, held_out, False)
     path = _existing("npz", text)
     return _as_data(read_npz(path), path.stem)
 
@@ -132,10 +144,10 @@ class _Tokens:
     length: int = 128
 
 
-def _text(text: str) -> Data:
+def _text(text: str, held_out: float | None) -> Data:
     source, *pairs = text.split(",")
     tokens = _token_options(pairs)
-    read = read_texts(source)
+    read = read_texts(source, held_out)
     tokenise = tokeniser(tokens.tokenizer or None, tokens.words, tokens.length, read.train[0])
     train, test = (examples_from(tokenise(texts), torch.tensor(labels)) for texts, labels in (read.train, read.test))
     return Data(train, test, read.classes, Path(source).stem)
@@ -158,15 +170,15 @@ def _token_options(pairs: list[str]) -> _Tokens:
     return tokens
 
 
-def _canaries(text: str) -> Data:
+def _canaries(text: str, held_out: float | None) -> Data:
     words, _, source = text.partition(":")
     canaries = canaries_of(words)
     if canaries is None or not source:
         raise InputError(f"canaries: {text}; allowed: COUNT:DATA or COUNT@SEED:DATA, such as 100@7:digits")
-    return canaries.planted(load_data(source))
+    return canaries.planted(load_data(source, held_out))
 
 
-_FORMATS: dict[str, Callable[[str], Data]] = {
+_FORMATS: dict[str, Callable[[str, float | None], Data]] = {
     "idx": _idx,
     "cifar10": _cifar10,
     "cifar100": _cifar100,
@@ -177,22 +189,22 @@ _FORMATS: dict[str, Callable[[str], Data]] = {
 }
 
 
-def _detected(text: str) -> Data:
+def _detected(text: str, held_out: float | None) -> Data:
     path, size = _sized(text)
     if path.is_file() and path.suffix == ".npz":
-        return _npz(text)
+        return _npz(text, held_out)
     if path.suffix in SUFFIXES or (path.is_dir() and any(part_of(path, ("train",)))) or class_folders(path / "train"):
-        return _text(text)
+        return _text(text, held_out)
     if path.is_file():
         wanted = f"{path}:FUNCTION" if path.suffix == ".py" else "a folder, an .npz file or FILE.py:FUNCTION"
         raise InputError(f"data: {path} is a file of no known format; allowed: {wanted}")
     if size is None and idx_folder(path):
-        return _idx(text)
+        return _idx(text, held_out)
     if size is None and cifar_folder(path, 10):
-        return _cifar10(text)
+        return _cifar10(text, held_out)
     if size is None and cifar_folder(path, 100):
-        return _cifar100(text)
-    return _folder(text)
+        return _cifar100(text, held_out)
+    return _folder(text, held_out)
 
 
 def _sized(text: str) -> tuple[Path, int | None]:
