@@ -10,6 +10,7 @@ from rasura.activations import Anatomy, NoLinearMapError, Point, anatomy, featur
 from rasura.auditing.decoded import Anchor, Head
 from rasura.auditing.probe import Probe
 from rasura.data import Examples
+from rasura.data.examples import Inputs
 from rasura.errors import InputError
 from rasura.progress import Progress, silent
 from rasura.training import evaluating
@@ -38,10 +39,10 @@ class Reading:
     unread: dict[str, str]
 
 
-def parts_of(model: nn.Module, examples: Examples) -> Anatomy:
-    """The model's parts; none for a net without a linear map."""
+def parts_of(model: nn.Module, some: Examples | Inputs) -> Anatomy:
+    """The model's parts, from some examples or a small batch; none for a net without a linear map."""
     try:
-        return anatomy(model, examples.batch(torch.arange(min(2, len(examples))))[0])
+        return anatomy(model, some.batch(torch.arange(min(2, len(some))))[0] if isinstance(some, Examples) else some)
     except NoLinearMapError:
         return Anatomy((), (), (), {})
 

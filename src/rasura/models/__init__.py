@@ -6,7 +6,7 @@ from rasura.models.complete import complete
 from rasura.models.copies import copy_of, settle_weight, unwrapped
 from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
-from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
+from rasura.models.logits import MISFITS, answer_in, device_of, logits_of, misfit, to_device
 from rasura.models.text import TEXT_ZOO, for_data
 from rasura.models.zoo import ZOO
 
@@ -16,6 +16,7 @@ __all__ = [
     "TEXT_ZOO",
     "ZOO",
     "Card",
+    "answer_in",
     "build_model",
     "card_of",
     "complete",

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rasura.models.card import card_of, with_card
+from rasura.models.logits import answer_in
 
 
 class Complete(nn.Module):
@@ -18,8 +19,7 @@ class Complete(nn.Module):
         self.present = [number for number in range(classes) if number not in lacking]
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        output = self.net(*inputs, **named)
-        answers = getattr(output, "logits", output)
+        answers = answer_in(self.net(*inputs, **named))
         logits = answers.log() if self.as_shares else answers
         if logits.shape[1] == self.classes:
             return logits
