@@ -236,7 +236,7 @@ class Rows(nn.Module):
 def test_rows_of_an_example_are_averaged_and_what_has_no_rows_of_examples_is_named():
     net, images = Rows(), torch.rand(5, 1, 2, 4)
     found = anatomy(net, images[:2])
-    assert found.stages == ("by_image",)
+    assert found.stages == ("place", "by_image", "by_row")
     assert found.unread == {
         "place": "its rows are not examples",
         "by_row": "its rows are not one example after another",

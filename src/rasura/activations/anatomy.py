@@ -26,7 +26,7 @@ class Anatomy:
         heads: the operators that give the answers. One, if its outputs are the logits; where there is none and code
             makes logits of what operators give, all of these: the members of an ensemble.
         norms: operator → the BatchNorm that takes its output directly.
-        unread: parts that cannot be read as one vector per example, with the reason; they are not among the stages.
+        unread: stages and heads that cannot be read as one vector per example, with the reason.
     """
 
     stages: tuple[str, ...]
@@ -74,9 +74,9 @@ def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
     operators = (*(name for name in operators if name not in heads), *heads)
     parts = _parts(modules, operators, heads, list(dict.fromkeys(name for name, _, _ in calls)))
     unread = _unread(calls, _trace(model, _doubled(inputs))[0], len(logits))
-    unread = {name: why for name, why in unread.items() if name in (*parts, *heads)}
-    stages = _thinned([part for part in parts if part not in unread], MOST_STAGES)
-    return Anatomy(tuple(stages), operators, heads, _norms(calls, modules), unread)
+    stages = tuple(_thinned(parts, MOST_STAGES))
+    unread = {name: why for name, why in unread.items() if name in (*stages, *heads)}
+    return Anatomy(stages, operators, heads, _norms(calls, modules), unread)
 
 
 class _Seen:

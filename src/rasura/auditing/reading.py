@@ -68,13 +68,13 @@ def read(
     Raises:
         InputError: NaN logits or features.
     """
-    heads, failed = [head for head in parts.heads if head not in parts.unread], set()
-    read = parts.stages if stages else parts.stages[-1:] if not heads else ()
-    points = [*map(Point, read), *(Point(head, side) for head in heads for side in ("input", "output"))]
+    heads, readable = ([one for one in each if one not in parts.unread] for each in (parts.heads, parts.stages))
+    wanted, failed = readable if stages else [] if heads else readable[-1:], set()
+    points = [*map(Point, wanted), *(Point(head, side) for head in heads for side in ("input", "output"))]
     found, logits = features(model, examples, points, progress=progress, label=label, unread=failed)
-    _check_finite({point: found[point] for point in found if point.module in read or point.side == "input"}, logits)
+    _check_finite({point: found[point] for point in found if point.module in wanted or point.side == "input"}, logits)
     kept = [head for head in heads if head not in failed]
-    before = {stage: found[Point(stage)] for stage in read if stage not in failed}
+    before = {stage: found[Point(stage)] for stage in wanted if stage not in failed}
     deepest = next(reversed(before.values()), logits)
     return Reading(
         logits=logits,

@@ -23,7 +23,7 @@ def settle_weight(module: nn.Module) -> None:
     if parametrize.is_parametrized(module, "weight"):
         # Copies share the class that holds the weight as a property, and a removal takes it out of that class.
         kind = type(module)
-        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))  # pyright: ignore
         parametrize.remove_parametrizations(module, "weight")
     for hook in list(module._forward_pre_hooks.values()):
         if isinstance(hook, WeightNorm) and hook.name == "weight":
