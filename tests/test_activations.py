@@ -212,11 +212,84 @@ class Twice(nn.Module):
         return self.head(self.shared(self.shared(self.first(rows))))
 
 
-@pytest.mark.parametrize("module", ["shared", "idle"])
-def test_features_of_a_layer_that_does_not_run_once_are_refused(module):
-    examples = examples_from(torch.rand(5, 4), torch.arange(5) % 3)
-    with pytest.raises(InputError, match=f"layer: {module} does not run once per batch"):
-        features(Twice(), examples, [Point(module)])
+def test_a_layer_that_runs_twice_is_read_at_its_last_run():
+    net, rows = Twice(), torch.rand(5, 4)
+    found, _ = features(net, examples_from(rows, torch.arange(5) % 3), [Point("shared")], batch_size=2)
+    torch.testing.assert_close(found[Point("shared")], net.shared(net.shared(net.first(rows))))
+
+
+class Rows(nn.Module):
+    """Layers on the rows of all images, one image after another or row by row, and one that sees positions alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.place, self.by_image, self.by_row = nn.Linear(1, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        placed = images[:, 0] + self.place(torch.linspace(0, 1, 2)[:, None])
+        seen = self.by_image(placed.reshape(-1, 4)).reshape(-1, 2, 4)
+        turned = self.by_row(seen.transpose(0, 1).reshape(-1, 4)).reshape(2, -1, 4)
+        return self.head(turned.mean(0))
+
+
+def test_rows_of_an_example_are_averaged_and_what_has_no_rows_of_examples_is_named():
+    net, images = Rows(), torch.rand(5, 1, 2, 4)
+    found = anatomy(net, images[:2])
+    assert found.stages == ("place", "by_image", "by_row")
+    assert found.unread == {
+        "place": "its rows are not examples",
+        "by_row": "its rows are not one example after another",
+    }
+    read, _ = features(net, examples_from(images, torch.zeros(5, dtype=torch.int64)), [Point("by_image")])
+    placed = images[:, 0] + net.place(torch.linspace(0, 1, 2)[:, None])
+    torch.testing.assert_close(read[Point("by_image")], net.by_image(placed).mean(1))
+
+
+@pytest.mark.parametrize("module", ["idle", "place"])
+def test_features_of_a_layer_that_does_not_run_on_examples_are_refused_or_named(module):
+    net = Twice() if module == "idle" else Rows()
+    examples = examples_from(torch.rand(5, 4) if module == "idle" else torch.rand(5, 1, 2, 4), torch.arange(5) % 3)
+    with pytest.raises(InputError, match=f"layer: {module} does not run on every example"):
+        features(net, examples, [Point(module)])
+    unread: set[str] = set()
+    found, _ = features(net, examples, [Point(module), Point("head", "input")], unread=unread)
+    assert (list(found), unread) == ([Point("head", "input")], {module})
+
+
+class Signals(nn.Module):
+    """A one-dimensional convolutional net whose maps are as long as they have channels."""
+
+    def __init__(self, norm: nn.Module | None = None):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv1d(2, 6, 3, padding=1), norm or nn.BatchNorm1d(6), nn.ReLU())
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, signals: Tensor) -> Tensor:
+        return self.head(self.body(signals).mean(2))
+
+
+@pytest.mark.parametrize("length", [6, 11])
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(6), nn.GroupNorm(2, 6), nn.InstanceNorm1d(6), nn.MaxPool1d(1)])
+def test_channels_come_first_in_what_a_convolution_of_signals_gives(length, norm):
+    net, signals = Signals(norm).eval(), torch.rand(5, 2, length)
+    found, _ = features(net, examples_from(signals, torch.arange(5) % 3), [Point("body"), Point("head", "input")])
+    for tensor in found.values():
+        torch.testing.assert_close(tensor, net.body(signals).mean(2))
+
+
+def test_channels_lie_where_the_layer_has_them_that_made_the_maps_not_where_sizes_suggest():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(5, 6, 6, 4, generator=generator)
+    first = nn.Sequential(nn.Conv2d(6, 6, 1), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    last = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Flatten(), nn.Linear(216, 3))
+    examples = examples_from(images, torch.arange(5) % 3)
+    found, _ = features(first, examples, [Point("0"), Point("1")])
+    for point, made in {"0": first[0](images), "1": first[:2](images)}.items():
+        torch.testing.assert_close(found[Point(point)], made.mean((2, 3)))
+    found, _ = features(last, examples, [Point("0"), Point("1")])  # [B, 6, 6, 6]
+    for point, made in {"0": last[0](images), "1": last[:2](images)}.items():
+        torch.testing.assert_close(found[Point(point)], made.mean((1, 2)))
 
 
 # ---------------------------------------------------------------------------------------------- moments

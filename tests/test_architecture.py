@@ -83,7 +83,7 @@ def test_the_public_surface_is_small_and_real() -> None:
 
 def test_hooks_live_in_one_module() -> None:
     users = {path for path in FILES if "register_forward" in path.read_text(encoding="utf-8")}
-    assert {path.name for path in users} == {"activations.py"}
+    assert {path.name for path in users} == {"taps.py"}
 
 
 def test_nothing_is_unpickled() -> None:

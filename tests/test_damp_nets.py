@@ -499,7 +499,7 @@ def test_every_example_passes_once_and_few_are_held_at_a_time(order, monkeypatch
         _, record = Damp(order=order, calibration=most)(problem)
         held.append(Counted.most)
         passed.append(Counted.passed - record["calibration"])
-    assert passed[0] == passed[1] <= 8  # besides the calibration, a few examples that show how the net is built
+    assert passed[0] == passed[1] <= 10  # besides the calibration, a few examples that show how the net is built
     # Sequential holds all micro-batches at most, one-shot two: the one that runs and the one before it.
     assert held[0] == held[1] <= 32 if order == "one-shot" else held[1] <= 160 + 40
 

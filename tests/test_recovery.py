@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import update_bn
 
 from rasura.activations import Point, anatomy, features
-from rasura.auditing import Probe, make_probe, read_head
+from rasura.auditing import Probe, make_probe, read_anchor
 from rasura.auditing.decoders import standardised
 from rasura.auditing.recovery import (
     BATCH,
@@ -436,7 +436,7 @@ def permuted(model: nn.Module) -> nn.Module:
 
 
 def test_a_net_with_permuted_channels_is_recovered_by_the_stitch_and_not_by_the_head_swap(probe, problem):
-    hidden, head = permuted(problem.model), read_head(problem.model, probe)
+    hidden, head = permuted(problem.model), read_anchor(problem.model, probe).head
     assert head is not None
     own = predict(problem.model, probe.examples).argmax(1)
     silent = predict(hidden, probe.examples).argmax(1)
@@ -451,7 +451,7 @@ def test_a_net_with_permuted_channels_is_recovered_by_the_stitch_and_not_by_the_
 
 def test_the_stitch_brings_little_back_from_a_retrained_model(probe, problem, retrained):
     inner, original = head_inputs(retrained, probe), head_inputs(problem.model, probe)
-    back = linear_stitch(inner, original, ~probe.forget, read_head(problem.model, probe), probe.folds)
+    back = linear_stitch(inner, original, ~probe.forget, read_anchor(problem.model, probe).head, probe.folds)
     assert recall(back, probe) < 0.3 * recall(predict(problem.model, probe.examples).argmax(1), probe)
     assert right(back, probe, ~probe.forget) > 0.8
 

@@ -7,7 +7,7 @@ from rasura.auditing.stages import stage_names
 
 
 def parts(*stages: str, head: str = "head") -> Anatomy:
-    return Anatomy(stages, (*stages, head), head, {})
+    return Anatomy(stages, (*stages, head), (head,), {})
 
 
 @pytest.mark.parametrize(

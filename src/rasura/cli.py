@@ -172,7 +172,7 @@ def _audit(arguments: list[str]) -> int:
 
 
 def _report_finding(found: dict[str, Any], folder: Path, require: str | None, json: bool) -> int:
-    say(*found.get("warnings", ()))
+    say(*found.get("notes", ()))
     if json:
         _print_json(_brief(found))
     else:

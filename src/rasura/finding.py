@@ -34,6 +34,7 @@ from rasura.auditing import (
     heads,
     identity_gates,
     judge,
+    left_out,
     look_on_request,
     make_probe,
     measure,
@@ -53,7 +54,7 @@ from rasura.data import Data, ForgetClasses, Request, as_request, resolve
 from rasura.errors import InputError, check_seed, unknown
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
-from rasura.models import complete
+from rasura.models import complete, unwrapped
 from rasura.progress import Progress, reporting
 from rasura.training import predict
 
@@ -192,9 +193,7 @@ def auditor(
     def one(name: str, model: nn.Module) -> Finding:
         model = _fitting(model, data, lacking)
         further = Asked({MODEL: model} | anchors, data, shared().probe, shadows, seed, report)
-        besides: dict[str, Any] = {"on_request": look_on_request(also, further)}
-        besides |= {"warnings": list(warnings)} if warnings else {}
-        return _audit_one(name, model, shared(), data, request, besides, report)
+        return _audit_one(name, model, shared(), data, request, look_on_request(also, further), warnings, report)
 
     return one
 
@@ -211,7 +210,7 @@ def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:
 
 def _fitting(model: nn.Module, data: Data, lacking: Sequence[int] = ()) -> nn.Module:
     """The model, checked, with logits of all classes; of those in `lacking` it may have no outputs."""
-    model = getattr(model, "_orig_mod", model)  # a compiled net shows no layers; the one that was compiled is the same
+    model = unwrapped(model)
     check_fits(model, data, lacking)
     answers = predict(model, data.train.take(torch.arange(min(FEW, len(data.train)))))
     return complete(model, answers, len(data.classes), places(model, data, answers.shape[1], lacking))
@@ -256,7 +255,8 @@ def _audit_one(
     shared: _Shared,
     data: Data,
     request: Request,
-    besides: dict[str, Any],
+    on_request: dict[str, Any],
+    warnings: tuple[str, ...],
     report: Progress,
 ) -> Finding:
     begun = time.perf_counter()
@@ -282,7 +282,8 @@ def _audit_one(
         **judged(judgement, scores),
         **about(name, data, request, probe, scores, models, {"seed": seed, "goal": shared.goal}),
         **_insides({role: one.inside for role, one in measured.items()}, shared),
-        **besides,
+        "on_request": on_request,
+        "notes": [*warnings, *left_out(scores, {role: one.unread for role, one in measured.items()})],
         "seconds": round(shared.seconds + time.perf_counter() - begun, 2),
         "seconds_per_block": {block: round(spent, 3) for block, spent in own.seconds.items()},
     }

@@ -55,6 +55,8 @@ class Train:
         without_samples: training examples to leave out: 3,17,99, or a file with a position per line (from 0, in the
             training part as it is loaded: not the line of a file of which a part is held out), or a random share such
             as 1% (drawn with seed 0; 1%@7: with seed 7), or canaries:100@7 of data canaries:100@7:…
+        held_out: share of each class that is held out of data without a test part, such as 0.3: the same wherever these
+            data are named. By default a fifth.
         seed: of initialisation, order and augmentation.
         preprocess: how inputs are made: by the "model" (its image processor, timm's pretrained_cfg, its tokenizer) or
             the "data" (their mean and standard deviation, their words); by default "model" if its weights bring one.
@@ -66,6 +68,7 @@ class Train:
     out: Path
     without: tuple[str, ...] = ()
     without_samples: str | None = None
+    held_out: float | None = None
     seed: int = 0
     preprocess: Preprocess | None = None
     json: bool = False
@@ -84,6 +87,8 @@ class Forget:
         adapter: adapters to put onto the model first: adapter/ folders of rasura forget rfa --keep-adapter.
         architecture: what a file of weights is for, e.g. resnet8,width=32 or net.py:make; model folders know their own.
         trust: Python files that a model folder may run, beside the one that you name yourself.
+        held_out: share of each class that is held out of data without a test part, such as 0.3: the same wherever these
+            data are named. By default a fifth.
         seed: of all randomness in the method.
         recipe: start from the settings that are known to work on this data set (`rasura list recipes`).
         strength: "auto" searches the weakest setting that forgets and keeps accuracy, starting from the settings given;
@@ -104,6 +109,7 @@ class Forget:
     adapter: tuple[Path, ...] = ()
     architecture: str | None = None
     trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    held_out: float | None = None
     seed: int = 0
     recipe: str | None = None
     strength: Literal["auto"] | None = None
@@ -138,6 +144,8 @@ class Audit:
         require: exit with 1 unless this is the verdict; a provisional ERASED does not do.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         trust: Python files that model folders may run, beside the one that you name yourself.
+        held_out: share of each class that is held out of data without a test part, such as 0.3: the same wherever these
+            data are named. By default a fifth.
         seed: of folds, draws and the bootstrap.
         preprocess: how inputs are made: by the "model" (its image processor, timm's pretrained_cfg, its tokenizer) or
             the "data" (their mean and standard deviation, their words); by default "model" where the model has one.
@@ -159,6 +167,7 @@ class Audit:
     require: Verdict | None = None
     architecture: str | None = None
     trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    held_out: float | None = None
     seed: int = 0
     preprocess: Preprocess | None = None
     json: bool = False
@@ -208,6 +217,8 @@ class Compare:
         strength: "auto" searches the strength of every method that has one.
         architecture: what files of weights are for, e.g. resnet8,width=32 or net.py:make.
         trust: Python files that model folders may run, beside the one that you name yourself.
+        held_out: share of each class that is held out of data without a test part, such as 0.3: the same wherever these
+            data are named. By default a fifth.
         seed: of methods and audits.
         preprocess: how inputs are made: by the "model" (its image processor, timm's pretrained_cfg, its tokenizer) or
             the "data" (their mean and standard deviation, their words); by default "model" where the model has one.
@@ -225,6 +236,7 @@ class Compare:
     budget: Budget = None
     architecture: str | None = None
     trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    held_out: float | None = None
     seed: int = 0
     preprocess: Preprocess | None = None
     json: bool = False

@@ -6,11 +6,13 @@ from rasura.auditing.consistency import consistency_gate
 from rasura.auditing.decoded import DECODERS, Anchor, Decoded, Head
 from rasura.auditing.gates import Gate
 from rasura.auditing.inside import Inside, compared_insides, drawn_rows, heads, shared_layers
-from rasura.auditing.measure import Measured, measure, read_anchor, read_head
+from rasura.auditing.left_out import left_out
+from rasura.auditing.measure import Measured, measure
 from rasura.auditing.members import Members, roc_curves
 from rasura.auditing.model_gates import identity_gates, preprocessing_gate, record_gates
 from rasura.auditing.on_request import ON_REQUEST, Asked, Shadows, comes_back, look_on_request
 from rasura.auditing.probe import Probe, make_probe
+from rasura.auditing.reading import read_anchor, read_head
 from rasura.auditing.scores import (
     MEMBERSHIP,
     MODEL,
@@ -58,6 +60,7 @@ __all__ = [
     "heads",
     "identity_gates",
     "judge",
+    "left_out",
     "look_on_request",
     "make_probe",
     "measure",

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from rasura.activations import Point, anatomy, tap
+from rasura.activations import Point, tap
 from rasura.auditing.gates import Gate
 from rasura.auditing.probe import Probe
+from rasura.auditing.reading import parts_of
 from rasura.data import are_images
 from rasura.data.examples import Inputs
 from rasura.models import device_of, logits_of, to_device
@@ -35,7 +36,7 @@ def consistency_gate(model: nn.Module, probe: Probe) -> Gate:
     inputs = to_device(probe.examples.batch(_rows(probe))[0], device_of(model))
     with evaluating(model), torch.no_grad():
         usual = _odds(model, inputs)
-        changes = {how: _changed(usual, odds) for how, odds in _asked_otherwise(model, inputs)}
+        changes = {how: _changed(usual, odds) for how, odds in _asked_otherwise(model, inputs, probe)}
     how, most = max(changes.items(), key=lambda item: item[1])
     return Gate(
         "the model's answers depend on the example alone",
@@ -52,14 +53,14 @@ def _rows(probe: Probe) -> Tensor:
     return torch.cat([forget, rest[:: max(1, len(rest) // EXAMPLES)][: EXAMPLES - len(forget)]])
 
 
-def _asked_otherwise(model: nn.Module, inputs: Inputs) -> Iterator[tuple[str, Tensor]]:
+def _asked_otherwise(model: nn.Module, inputs: Inputs, probe: Probe) -> Iterator[tuple[str, Tensor]]:
     count = len(inputs) if isinstance(inputs, Tensor) else len(next(iter(inputs.values())))
     yield "again", _odds(model, inputs)
     yield "one by one", torch.cat([_odds(model, _part(inputs, slice(k, k + 1))) for k in range(count)])
     with torch.enable_grad():
         yield "with gradients", _odds(model, inputs)
-    head = anatomy(model, _part(inputs, slice(2))).head
-    with tap(model, {Point(head): _unmoved}):
+    heads = parts_of(model, probe.examples).heads
+    with tap(model, {Point(head): _unmoved for head in heads}):
         yield "with its head watched", _odds(model, inputs)
     if are_images(inputs):
         yield "with one pixel one grey level off", _odds(model, _retouched(inputs))

@@ -259,7 +259,7 @@ def _of_answers(scores: Scores, model: str) -> dict[str, Any]:
     assert right is not None
     found: dict[str, Any] = {
         "retain": accuracy(scores, model, ~scores.forget).to_json(),
-        "per_class": [round(float(right[scores.labels == number].mean()), 5) for number in _numbers(scores)],
+        "per_class": [_share(right[scores.labels == number]) for number in range(len(scores.classes))],
     }
     if confidence is not None:
         found["calibration_error"] = round(expected_calibration_error(confidence, right), 5)
@@ -308,5 +308,6 @@ def _answers(scores: Scores, model: str) -> np.ndarray:
     return np.bincount(said[scores.forget], minlength=len(scores.classes)) / scores.forget.sum()
 
 
-def _numbers(scores: Scores) -> range:
-    return range(len(scores.classes))
+def _share(right: np.ndarray) -> float | None:
+    """None for a class without examples."""
+    return round(float(right.mean()), 5) if len(right) else None

@@ -134,7 +134,7 @@ def _control(scores: Scores) -> Iterator[Gate]:
     measured = [right for right in rights if right is not None]
     if not measured:
         return
-    numbers = np.unique(scores.labels)
+    numbers = np.setdiff1d(scores.labels, scores.too_few)
     read = max(float(np.mean([right[scores.labels == number].mean() for number in numbers])) for right in measured)
     most = 1 / len(scores.classes) + LARGEST_CONTROL
     yield Gate(

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from rasura.activations import Point, anatomy, tap
+from rasura.activations import Point, tap
+from rasura.auditing.reading import parts_of
 from rasura.errors import InputError
 from rasura.models import device_of, logits_of
 from rasura.training import evaluating
@@ -96,7 +97,7 @@ def spatial_stage(model: nn.Module, inputs: Tensor) -> str | None:
         model: any classifier.
         inputs: a small batch.
     """
-    stages = anatomy(model, inputs[:2]).stages
+    stages = parts_of(model, inputs[:2]).stages
     shapes: dict[str, torch.Size] = {}
 
     def keep(stage: str) -> Any:

@@ -36,11 +36,12 @@ class Inside:
     Attributes:
         layers: the stages' names, the head input last.
         grams: per layer and side ("forget", "retain"), the centred similarities of the same examples `[n, n]`.
-        dissimilarities: per layer, the dissimilarities of class means `[K (K − 1) / 2]`.
+        dissimilarities: per layer, the dissimilarities of class means, of each two classes that have examples.
         purity: per layer, how much more often than by chance a forget example's neighbours are of its class.
         selectivity: per layer, how much stronger units respond to the forget classes than to others, mean size.
         effective_bias: `[K]`, each class's logit at the mean retained feature; None where the head is no linear map.
-        alignment: `[K]`, cosine of each class's weights and its mean feature; None where the head is no linear map.
+        alignment: `[K]`, cosine of each class's weights and its mean feature; None for a class without examples, and
+            where the head is no linear map.
         bias_scores: how much the forget classes' effective biases stand out; empty where the head is no linear map.
         sketch: per layer, features of a few examples `[n, d]`, for maps.
     """
@@ -51,7 +52,7 @@ class Inside:
     purity: Mapping[str, float]
     selectivity: Mapping[str, float]
     effective_bias: list[float] | None
-    alignment: list[float] | None
+    alignment: list[float | None] | None
     bias_scores: dict[str, float]
     sketch: Mapping[str, Tensor]
 
@@ -60,7 +61,7 @@ def look_inside(found: Mapping[str, Tensor], probe: Probe, head: Head | None, se
     """Everything that is compared between models, from features `[N, d]` by layer (the head input among them)."""
     inner, labels, forget = found[HEAD_INPUT], probe.labels, probe.forget
     sides = {FORGET: _some(forget, MOST_COMPARED, seed), RETAIN: _some(~forget, MOST_COMPARED, seed)}
-    drawn = drawn_rows(probe, seed)
+    drawn, (present, among) = drawn_rows(probe, seed), labels.unique(return_inverse=True)
     bias = head and effective_bias(head.weight, head.bias, inner[~forget].mean(0))
     return Inside(
         layers=tuple(found),
@@ -69,13 +70,13 @@ def look_inside(found: Mapping[str, Tensor], probe: Probe, head: Head | None, se
             for layer, vectors in found.items()
             for side, rows in sides.items()
         },
-        dissimilarities={layer: dissimilarity(vectors, labels, probe.classes) for layer, vectors in found.items()},
+        dissimilarities={layer: dissimilarity(vectors, among, len(present)) for layer, vectors in found.items()},
         purity={layer: neighbour_purity(vectors, labels, forget) for layer, vectors in found.items()},
         selectivity={
             layer: float(unit_selectivity(vectors, labels, forget).abs().mean()) for layer, vectors in found.items()
         },
         effective_bias=None if bias is None else _rounded(bias),
-        alignment=None if head is None else _rounded(head_alignment(head.weight, inner, labels)),
+        alignment=None if head is None else _spread(head_alignment(head.weight[present], inner, among), present, head),
         bias_scores={} if bias is None else asdict(bias_scores(bias, probe.forget_classes)),
         sketch={layer: vectors[drawn] for layer, vectors in found.items()},
     )
@@ -170,6 +171,12 @@ def _some(among: Tensor, most: int, seed: int) -> Tensor:
     rows = among.nonzero()[:, 0]
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
     return rows[order[:most]].sort().values
+
+
+def _spread(values: Tensor, present: Tensor, head: Head) -> list[float | None]:
+    """A value per class, None for classes that are not among those present."""
+    found: dict[int, float] = dict(zip(present.tolist(), _rounded(values), strict=True))
+    return [found.get(number) for number in range(len(head.weight))]
 
 
 def _rounded(values: Tensor) -> list[float]:

@@ -4,12 +4,10 @@ import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rasura.activations import Point, anatomy, features
 from rasura.auditing.decoded import (
     BATCH_NORM,
     BIAS,
@@ -30,7 +28,6 @@ from rasura.auditing.decoded import (
     WHITENED,
     Anchor,
     Decoded,
-    Head,
     as_decoded,
 )
 from rasura.auditing.decoders import cross_fitted, finite, refit_bias
@@ -46,10 +43,10 @@ from rasura.auditing.nonlinear import (
 )
 from rasura.auditing.outputs import forget_log_odds
 from rasura.auditing.probe import Probe
+from rasura.auditing.reading import parts_of, read, read_head
 from rasura.auditing.recovery import answers, batch_norm_recalibrated, linear_stitch, prototypes, quantised
 from rasura.auditing.stages import stage_names
 from rasura.errors import InputError
-from rasura.models import by_class
 from rasura.progress import Progress, silent
 
 
@@ -62,6 +59,7 @@ class Measured:
         stages: what its stages are called.
         inside: what is compared between models stage by stage; None for an anchor that has no vote.
         members: how much training examples of the request look like training examples; None if not asked for.
+        unread: parts that could not be read, with the reason.
         seconds: wall-clock time per block.
     """
 
@@ -69,6 +67,7 @@ class Measured:
     stages: tuple[str, ...] = ()
     inside: Inside | None = None
     members: Members | None = None
+    unread: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -97,23 +96,19 @@ def measure(
     """
     seconds: dict[str, float] = {}
     with _timed(seconds, "forward"):
-        parts = anatomy(model, _two_of(probe))
-        head_output = Point(parts.head)
-        points = [*parts.points, head_output]
-        found, logits = features(model, probe.examples, points, progress=progress, label=label)
-        _check_finite({point: found[point] for point in parts.points}, logits)
-    head_input, head_logits = Point(parts.head, "input"), found[head_output]
-    head_logits = by_class(model, head_logits.T).T
-    inner, stages = found[head_input], stage_names(parts, like)
-    layers = _unlike({name: found[Point(stage)] for stage, name in stages.items()} | {HEAD_INPUT: inner})
+        parts = parts_of(model, probe.examples)
+        found = read(model, probe.examples, parts, stages=True, progress=progress, label=label)
+    logits, inner, stages = found.logits, found.inner, stage_names(parts, like)
+    layers = _unlike({name: found.stages[stage] for stage, name in stages.items() if stage in found.stages}, inner)
+    unread, names = dict(found.unread), tuple(stages[stage] for stage in found.stages)
     decoded, inside, members = _answers(logits, probe), None, None
     with _timed(seconds, "linear decoders"):
         decoded += [_linear(name, vectors, probe) for name, vectors in layers.items()]
     if probe.pairs is not None:
         with _timed(seconds, "membership"):
-            members = remember(model, probe, (logits, head_logits, inner), (head_output, head_input), anchor)
+            members = remember(found, read(model, probe.pairs.members, parts, label="membership"), probe, anchor)
     if not probe.forget_classes:
-        return Measured(decoded, tuple(stages.values()), inside, members, seconds)
+        return Measured(decoded, names, inside, members, unread, seconds)
     with _timed(seconds, "few-shot heads"):
         for name, vectors in layers.items():
             decoded += few_shot_curve(vectors, name, probe, seed, DRAWS if name == HEAD_INPUT else STAGE_DRAWS)
@@ -121,11 +116,13 @@ def measure(
         decoded += _other_readers(inner, probe, seed)
         decoded += _readers_of_logits(logits, probe, seed)
     with _timed(seconds, "recovery"):
-        decoded += _ladder(logits, head_logits, inner, probe, anchor)
+        decoded += _ladder(logits, found.said, inner, probe, anchor)
         decoded += _further_rungs(model, inner, probe, anchor, seed)
+        rounded, reasons = _rounded_weights(model, probe, seed)
+        decoded, unread = decoded + rounded, unread | reasons
     with _timed(seconds, "geometry"):
-        inside = look_inside(layers, probe, read_head(model, probe), seed)
-    return Measured(decoded, tuple(stages.values()), inside, members, seconds)
+        inside = look_inside(layers, probe, read_head(model, parts, inner, probe.classes), seed)
+    return Measured(decoded, names, inside, members, unread, seconds)
 
 
 def decode_vectors(vectors: Tensor, probe: Probe, seed: int) -> list[Decoded]:
@@ -137,36 +134,11 @@ def decode_vectors(vectors: Tensor, probe: Probe, seed: int) -> list[Decoded]:
     ]
 
 
-def read_head(model: nn.Module, probe: Probe) -> Head | None:
-    """The model's last linear map; None if it is not one that acts on a vector (a k×k convolution, say)."""
-    parts = anatomy(model, _two_of(probe))
-    module: Any = model.get_submodule(parts.head)
-    weight = module.weight.detach().float().cpu()
-    weight = by_class(model, weight.T if type(module).__name__ == "Conv1D" else weight)
-    if weight.flatten(1).shape[1] != weight.shape[1] or weight.shape[0] != probe.classes:
-        return None
-    bias = torch.zeros(len(weight)) if module.bias is None else by_class(model, module.bias.detach().float().cpu())
-    return Head(weight.flatten(1), bias)
-
-
-def read_anchor(original: nn.Module, probe: Probe) -> Anchor | None:
-    """The original's head and what goes into it; None if its head does not act on a vector."""
-    head = read_head(original, probe)
-    if head is None:
-        return None
-    point = Point(anatomy(original, _two_of(probe)).head, "input")
-    return Anchor(head, features(original, probe.examples, [point])[0][point])
-
-
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], block: str) -> Iterator[None]:
     begun = time.perf_counter()
     yield
     seconds[block] = seconds.get(block, 0.0) + time.perf_counter() - begun
-
-
-def _two_of(probe: Probe) -> Any:
-    return probe.examples.batch(torch.arange(min(2, len(probe.labels))))[0]
 
 
 def _answers(logits: Tensor, probe: Probe) -> list[Decoded]:
@@ -181,14 +153,10 @@ def _answers(logits: Tensor, probe: Probe) -> list[Decoded]:
     return found
 
 
-def _unlike(layers: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The layers but those whose features are the head's inputs: they need not be decoded twice."""
-    inner = layers[HEAD_INPUT]
-    return {
-        name: vectors
-        for name, vectors in layers.items()
-        if name == HEAD_INPUT or vectors.shape != inner.shape or not torch.equal(vectors, inner)
-    }
+def _unlike(stages: dict[str, Tensor], inner: Tensor) -> dict[str, Tensor]:
+    """The stages but those whose features are the head's inputs, which need not be decoded twice, and these inputs."""
+    kept = {name: one for name, one in stages.items() if one.shape != inner.shape or not torch.equal(one, inner)}
+    return kept | {HEAD_INPUT: inner}
 
 
 def _linear(name: str, vectors: Tensor, probe: Probe) -> Decoded:
@@ -246,20 +214,13 @@ def _further_rungs(model: nn.Module, inner: Tensor, probe: Probe, anchor: Anchor
     recalibrated = batch_norm_recalibrated(model, probe, seed)
     if recalibrated is not None:
         rungs.append(as_decoded(BATCH_NORM, "output", recalibrated))
-    return [*rungs, *_rounded_weights(model, probe, seed)]
+    return rungs
 
 
-def _rounded_weights(model: nn.Module, probe: Probe, seed: int) -> list[Decoded]:
+def _rounded_weights(model: nn.Module, probe: Probe, seed: int) -> tuple[list[Decoded], dict[str, str]]:
+    """Answers with rounded weights; none, and the reason, where hooks compute the weights and would undo it."""
     try:
         copies = {name: quantised(model, bits) for name, bits in QUANTISED.items()}
-    except InputError:
-        return []  # weights that a hook computes cannot be rounded
-    return [as_decoded(name, "output", answers(copied, probe, seed)) for name, copied in copies.items()]
-
-
-def _check_finite(found: dict[Point, Tensor], logits: Tensor) -> None:
-    if logits.isnan().any():
-        raise InputError(f"model: {int(logits.isnan().any(1).sum())} examples have NaN logits; allowed: finite logits")
-    for point, vectors in found.items():
-        if not vectors.isfinite().all():
-            raise InputError(f"model: NaN or infinite values at {point.module}; allowed: finite features")
+    except InputError as error:
+        return [], {"rounded weights": str(error)}
+    return [as_decoded(name, "output", answers(copied, probe, seed)) for name, copied in copies.items()], {}

@@ -9,20 +9,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rasura.activations import Point, features
 from rasura.auditing.decoded import HEAD_SWAP, UNWRAPPED, Anchor
 from rasura.auditing.decoders import fit_logistic, standardised
 from rasura.auditing.likelihood_ratio import lira, rmia
 from rasura.auditing.membership import attack, placements, roc_points, signals, true_positive_rate
 from rasura.auditing.probe import Probe
-from rasura.models import by_class
+from rasura.auditing.reading import Reading
 
 LOSS, ENTROPY, MARGIN, LOG_ODDS = "loss", "entropy", "margin", "log-odds"
 ATTACK, FEATURES, RMIA, LIRA = "attack", "features", "rmia", "lira"
 PENALTY = 1e-2
 """Ridge penalty of the regressions, which have few examples for their features."""
+PARTS = "logits", "said", "inner"
+"""What signals are made of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,28 +43,20 @@ class Members:
     values: dict[str, np.ndarray]
 
 
-def remember(
-    model: nn.Module,
-    probe: Probe,
-    on_probe: tuple[Tensor, Tensor, Tensor],
-    points: tuple[Point, Point],
-    anchor: Anchor | None,
-) -> Members:
-    """Every signal on every pair of the probe; the held-out examples have been run already.
+def remember(on_probe: Reading, on_members: Reading, probe: Probe, anchor: Anchor | None) -> Members:
+    """Every signal on every pair of the probe.
 
     Args:
-        model: any classifier.
+        on_probe: what the model shows on the probe.
+        on_members: what it shows on the pairs' training examples.
         probe: holds the pairs.
-        on_probe: the model's logits `[N, K]` on the probe, its head's outputs and its head's inputs `[N, d]`.
-        points: where the head's outputs and inputs are.
         anchor: the original's head; None leaves its signal out.
     """
     pairs = probe.pairs
     assert pairs is not None
-    found, logits = features(model, pairs.members, points, label="membership")
-    of_members = logits, by_class(model, found[points[0]].T).T, found[points[1]]
     said, head_said, read = (
-        torch.cat([held_out[pairs.held_out], train]) for held_out, train in zip(on_probe, of_members, strict=True)
+        torch.cat([held_out[pairs.held_out], train])
+        for held_out, train in ((getattr(on_probe, part), getattr(on_members, part)) for part in PARTS)
     )
     labels = pairs.members.labels.repeat(2)
     seen = signals(said, labels)

@@ -6,19 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rasura.activations import Point, anatomy, features
 from rasura.auditing.adversarial_membership import boundary_distance
 from rasura.auditing.code_length import code_length
 from rasura.auditing.geometry import procrustes_distance
 from rasura.auditing.likelihood_ratio import u_lira
-from rasura.auditing.measure import read_head
 from rasura.auditing.members import pair_values
 from rasura.auditing.membership import LEAST_LOGIT, signals
 from rasura.auditing.outputs import klom, margins
 from rasura.auditing.probe import Probe
 from rasura.auditing.property_inference import answers, property_inference
+from rasura.auditing.reading import inner_of, parts_of, read, read_head
 from rasura.auditing.recovery import answers as answers_of
 from rasura.auditing.retraining import (
     Trajectory,
@@ -165,7 +164,7 @@ def _pruning(asked: Asked) -> dict[str, Any]:
 
 def _code_length(asked: Asked) -> dict[str, Any]:
     found = {
-        role: code_length(_inner(model, asked.probe), asked.probe.forget, asked.seed)
+        role: code_length(inner_of(model, asked.probe.examples), asked.probe.forget, asked.seed)
         for role, model in asked.models.items()
     }
     return _row_block(
@@ -195,7 +194,7 @@ def _klom(asked: Asked) -> dict[str, Any]:
 
 
 def _procrustes(asked: Asked) -> dict[str, Any]:
-    inner = {role: _inner(model, asked.probe)[asked.probe.forget] for role, model in asked.models.items()}
+    inner = {role: inner_of(model, asked.probe.examples)[asked.probe.forget] for role, model in asked.models.items()}
     found = {}
     for role in inner:
         others = [one for one in asked.references if one != role]
@@ -223,15 +222,17 @@ def _boundary(asked: Asked) -> dict[str, Any]:
 
 
 def _boundary_area(model: nn.Module, probe: Probe) -> float | None:
-    head, pairs = read_head(model, probe), probe.pairs
+    parts, pairs = parts_of(model, probe.examples), probe.pairs
+    assert pairs is not None
+    both = [read(model, examples, parts).inner for examples in (probe.examples, pairs.members)]
+    head = read_head(model, parts, both[0], probe.classes)
     if head is None:
         raise InputError("also: adversarial-membership needs a linear head; allowed: models that have one")
-    assert pairs is not None
     labels = pairs.members.labels
     if bool((head.bias[labels.unique()] <= LEAST_LOGIT).any()):
         return None
-    both = _inner(model, probe)[pairs.held_out], _inner_of_members(model, probe)
-    distance = np.stack([boundary_distance(head, part, labels) for part in both])
+    inner = both[0][pairs.held_out], both[1]
+    distance = np.stack([boundary_distance(head, part, labels) for part in inner])
     return float(pair_values(distance, labels.numpy()).mean())
 
 
@@ -335,21 +336,6 @@ def _tuned(asked: Asked) -> Any:
         members = (labels == number).nonzero()[:, 0]
         chosen.append(members[torch.randperm(len(members), generator=generator)[:each]])
     return asked.data.train.take(torch.cat(chosen))
-
-
-def _head_input(model: nn.Module, probe: Probe) -> Point:
-    return Point(anatomy(model, probe.examples.batch(torch.arange(2))[0]).head, "input")
-
-
-def _inner(model: nn.Module, probe: Probe) -> Tensor:
-    point = _head_input(model, probe)
-    return features(model, probe.examples, [point])[0][point]
-
-
-def _inner_of_members(model: nn.Module, probe: Probe) -> Tensor:
-    assert probe.pairs is not None
-    point = _head_input(model, probe)
-    return features(model, probe.pairs.members, [point])[0][point]
 
 
 def _log_odds(model: nn.Module, probe: Probe) -> np.ndarray:

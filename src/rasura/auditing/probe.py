@@ -75,8 +75,8 @@ def make_probe(data: Data, request: Request, seed: int) -> Probe:
 
     Raises:
         InputError: held-out examples that overlap with the training data by more than one in a hundred, or five in a
-            hundred that are training images retouched; fewer than ten held-out examples of a class; fewer than ten
-            training examples to forget.
+            hundred that are training images retouched; fewer than ten held-out examples of a class to forget, or of all
+            others; fewer than ten training examples to forget. Of other classes there may be fewer, or none.
     """
     parts = resolve(request, data)
     forget_classes = parts.forget_classes
@@ -88,12 +88,16 @@ def make_probe(data: Data, request: Request, seed: int) -> Probe:
             f"data: {overlap} of {len(data.test)} held-out examples occur in the training data too; allowed: at most "
             f"{MOST_OVERLAP:.0%}. Hold out examples that the model was not trained on"
         )
-    for number, name in enumerate(data.classes):
+    for number in forget_classes:
         count = int((data.test.labels[clean] == number).sum())
         if count < LEAST_EXAMPLES:
             raise InputError(
-                f"data: {count} held-out examples of {name!r}; allowed: {LEAST_EXAMPLES} or more of every class"
+                f"data: {count} held-out examples of {data.classes[number]!r}; allowed: {LEAST_EXAMPLES} or more of a "
+                "class to forget (--held-out SHARE holds more out of data without a test part)"
             )
+    others = int((~torch.isin(data.test.labels[clean], torch.tensor(forget_classes))).sum())
+    if others < LEAST_EXAMPLES:
+        raise InputError(f"data: {others} held-out examples to keep; allowed: {LEAST_EXAMPLES} or more")
     rows = _chosen(data, clean, forget_classes, seed)
     examples = data.test.take(rows)
     copies, looked_at = near_copies(examples, data.train)

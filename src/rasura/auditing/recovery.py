@@ -236,7 +236,8 @@ def _nearest(design: Tensor, means: Tensor, drawn: Tensor, forget_classes: Seque
 
 def _closeness(design: Tensor, means: Tensor) -> Tensor:
     """Falls as the distance of each example to each mean grows, `[n, M]`."""
-    return design @ means.T - means.square().sum(1) / 2
+    closeness = design @ means.T - means.square().sum(1) / 2
+    return closeness.nan_to_num(nan=-torch.inf)  # a class without examples has no mean
 
 
 def _ridge(design: Tensor, targets: Tensor, asked: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rasura.activations import anatomy
 from rasura.auditing.probe import Probe
+from rasura.auditing.reading import parts_of
 from rasura.auditing.recovery import operator_weights, plain_copy, spread
 from rasura.data import Examples
 from rasura.errors import InputError
@@ -111,8 +111,8 @@ def last_block_finetuned(
     Arguments, errors and limits are those of `relearn_time`.
     """
     chosen, copied = _few(examples, probe, shots, seed), _trainable(model)
-    parts = anatomy(copied, probe.examples.batch(torch.arange(min(2, len(probe.labels))))[0])
-    last = [copied.get_submodule(name) for name in (*parts.stages[-1:], parts.head)]
+    parts = parts_of(copied, probe.examples)
+    last = [copied.get_submodule(name) for name in (*parts.stages[-1:], *parts.heads)]
     copied.requires_grad_(False)
     for part in last:
         part.requires_grad_(True)

@@ -92,6 +92,10 @@ class Scores:
         """The number per example that a decoder gave, `[N]`; None if not measured."""
         return next((one.value for one in self.models[model] if one.decoder == decoder), None)
 
+    def layers(self, model: str, decoder: str) -> set[str]:
+        """Where one model has the decoder."""
+        return {one.layer for one in self.models[model] if one.decoder == decoder}
+
     def places(self, decoder: str) -> list[tuple[str, int]]:
         """Every (layer, shots) at which all models have the decoder, in the audited model's order."""
         measured = [{(one.layer, one.shots) for one in said if one.decoder == decoder} for said in self.models.values()]

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from rasura.activations import Point, anatomy, features
 from rasura.auditing.decoded import Decoded
 from rasura.auditing.measure import decode_vectors
 from rasura.auditing.probe import Probe
+from rasura.auditing.reading import inner_of
 from rasura.auditing.scores import RANDOM_NET, RAW_INPUTS
 from rasura.data import are_images
 from rasura.data.examples import Inputs
@@ -47,9 +47,10 @@ def _of_random_net(original: nn.Module, probe: Probe, seed: int, progress: Progr
         net = reinitialised(original, seed)
     except InputError:
         return None  # its modules cannot be initialised anew: there is no such anchor
-    point = Point(anatomy(net, probe.examples.batch(torch.arange(2))[0]).head, "input")
-    vectors = features(net, probe.examples, [point], progress=progress, label=f"audit: {RANDOM_NET}")[0][point]
-    return vectors if vectors.isfinite().all() else None
+    try:
+        return inner_of(net, probe.examples, progress, f"audit: {RANDOM_NET}")
+    except InputError:
+        return None  # untrained, it gives no finite numbers
 
 
 def raw_inputs(probe: Probe) -> Tensor:

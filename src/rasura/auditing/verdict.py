@@ -46,8 +46,8 @@ class Judgement:
 
     Attributes:
         ruling: the verdict.
-        qualifiers: "provisional" with fewer than three references; "stages not compared" where the model lacks some
-            that the original has.
+        qualifiers: "provisional" with fewer than three references; "stages not compared" where the model or the
+            original has some that the other lacks.
         gates: the preconditions.
         outputs: accuracy of every model with intervals, each model's accuracy per class, calibration.
         comparisons: forget-class scores beside the references, every decoder and layer.
@@ -114,6 +114,5 @@ def _qualifiers(scores: Scores, goal: Goal) -> Iterator[str]:
     """Why the verdict rests on less than it could."""
     if goal == "retrain-equivalent" and len(scores.references) < LEAST_REFERENCES:
         yield "provisional"
-    read = {model: {one.layer for one in scores.models[model] if one.decoder == LINEAR} for model in (MODEL, ORIGINAL)}
-    if read[ORIGINAL] - read[MODEL]:
+    if scores.layers(MODEL, LINEAR) ^ scores.layers(ORIGINAL, LINEAR):
         yield "stages not compared"

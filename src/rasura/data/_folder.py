@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rasura.data._read import Array, Part, Read, stratified, text_of
+from rasura.data._read import SHARE, Array, Part, Read, check_splits, stratified, text_of
 from rasura.errors import InputError, first_line, unknown
 from rasura.memory import check_room
 
@@ -29,17 +29,19 @@ class Pictures(NamedTuple):
     classes: list[str]
 
 
-def read_folder(root: Path, size: int | None = None, fit: Fit | None = None) -> Read:
+def read_folder(root: Path, size: int | None = None, fit: Fit | None = None, held_out: float | None = None) -> Read:
     """Images in one folder per class, with or without a held-out part, or in the layout of Tiny ImageNet.
 
     Args:
         root: the folder.
         size: resize every image to `size` × `size`; without it, and without `fit`, all must be of one size already.
         fit: what else brings an image `[C, H, W]` to the size and channels of all.
+        held_out: share of each class to hold out where no part is; default: a fifth.
     """
     if not root.is_dir():
         raise InputError(f"folder: {root} is no folder; allowed: a folder with one folder of images per class")
     train, test = _folder_parts(root)
+    check_splits(root, held_out, not test.paths)
     classes = sorted(set(train.classes))
     if len(classes) < 2:
         raise InputError(
@@ -51,7 +53,7 @@ def read_folder(root: Path, size: int | None = None, fit: Fit | None = None) -> 
     number = {name: position for position, name in enumerate(classes)}
     labels = np.array([number[name] for name in (*train.classes, *test.classes)], dtype=np.int64)
     given = slice(len(train.paths)), slice(len(train.paths), None)
-    split = given if test.paths else stratified(labels, share=0.2)
+    split = given if test.paths else stratified(labels, held_out or SHARE)
     parts = [Part(images[rows], labels[rows]) for rows in split]
     return Read(*parts, classes=_words(root, classes))
 

@@ -14,6 +14,7 @@ Array = NDArray[np.uint8]
 MOST_BYTES = 2**26
 """Of a small text file."""
 SEED = 0  # of every split made here: the same files give the same split
+SHARE = 0.2  # of each class that is held out, unless another is asked for
 
 
 class Part(NamedTuple):
@@ -29,6 +30,16 @@ class Read(NamedTuple):
     train: Part
     test: Part
     classes: tuple[str, ...]
+
+
+def check_splits(source: object, held_out: float | None, splits: bool) -> None:
+    """Refuse a share to hold out of data that hold a test part already.
+
+    Raises:
+        InputError: a share is given, and none is split off.
+    """
+    if held_out is not None and not splits:
+        raise InputError(f"held-out: {held_out}; allowed: for data without a test part, and {source} has one")
 
 
 def stratified(labels: NDArray[np.int64], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

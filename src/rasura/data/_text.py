@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from rasura.data._read import path_of, stratified, text_of
+from rasura.data._read import SHARE, check_splits, path_of, stratified, text_of
 from rasura.data.dataset import is_unicode
 from rasura.errors import InputError, first_line
 from rasura.memory import check_room
@@ -38,7 +38,7 @@ class ReadTexts(NamedTuple):
     classes: tuple[str, ...]
 
 
-def read_texts(source: str) -> ReadTexts:
+def read_texts(source: str, held_out: float | None = None) -> ReadTexts:
     """Texts from a .jsonl or .csv file, a folder of `train` and `test` files, or a Hugging Face data set.
 
     A folder can also hold `train/CLASS/*.txt` and `test/CLASS/*.txt`, one text per file, as the IMDB reviews do; their
@@ -46,19 +46,20 @@ def read_texts(source: str) -> ReadTexts:
 
     Args:
         source: a path; a folder that `datasets` saved; or a name on the Hub. Where there is no test part, or none that
-            is labelled, a seeded fifth of each class is held out.
+            is labelled, a seeded share of each class is held out.
+        held_out: that share; default: a fifth.
 
     Raises:
         InputError: nothing there, columns, texts or labels missing, or rows that cannot be read.
     """
     path = path_of(source)
     if path.is_file():
-        return _split(_read_file(path))
+        return _split(_read_file(path), held_out)
     if path.is_dir() and any(part_of(path, ("train",))):
-        return _folder(path)
+        return _folder(path, held_out)
     if class_folders(path / "train"):
-        return _folder_of_classes(path)
-    return _hugging_face(source)
+        return _folder_of_classes(path, held_out)
+    return _hugging_face(source, held_out)
 
 
 def part_of(folder: Path, names: Iterable[str]) -> Iterator[Path]:
@@ -70,18 +71,24 @@ def part_of(folder: Path, names: Iterable[str]) -> Iterator[Path]:
 # ------------------------------------------------------------------------------------------------- sources
 
 
-def _folder(path: Path) -> ReadTexts:
+def _folder(path: Path, held_out: float | None) -> ReadTexts:
     train, test = (next(part_of(path, names), None) for names in (("train",), TEST_NAMES))
     assert train is not None
-    return _split(_read_file(train)) if test is None else _joined(_read_file(train), _read_file(test))
+    if test is None:
+        return _split(_read_file(train), held_out)
+    check_splits(path, held_out, False)
+    return _joined(_read_file(train), _read_file(test))
 
 
-def _folder_of_classes(path: Path) -> ReadTexts:
+def _folder_of_classes(path: Path, held_out: float | None) -> ReadTexts:
     train = class_folders(path / "train")
     test = next((found for name in TEST_NAMES if (found := class_folders(path / name))), [])
     if "unsup" not in {folder.name for folder in test}:
         train = [folder for folder in train if folder.name != "unsup"]
-    return _joined(_read_classes(train), _read_classes(test)) if test else _split(_read_classes(train))
+    if not test:
+        return _split(_read_classes(train), held_out)
+    check_splits(path, held_out, False)
+    return _joined(_read_classes(train), _read_classes(test))
 
 
 def class_folders(path: Path) -> list[Path]:
@@ -176,7 +183,7 @@ def _value(row: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
     raise InputError(f"data: {where} has columns {', '.join(map(str, row))}; allowed: one of {', '.join(keys)}")
 
 
-def _hugging_face(source: str) -> ReadTexts:
+def _hugging_face(source: str, held_out: float | None) -> ReadTexts:
     parts = _parts(source)
     train = _columns(parts["train"], source)
     _check_rows(train, f"{source}, train", (None,))
@@ -184,9 +191,10 @@ def _hugging_face(source: str) -> ReadTexts:
     for name in (name for name in TEST_NAMES if name in parts):
         test = _columns(parts[name], source)
         if any(label not in unlabelled for label in test.labels):
+            check_splits(source, held_out, False)
             _check_rows(test, f"{source}, {name}", unlabelled)
             return _joined(train, test)
-    return _split(train)
+    return _split(train, held_out)
 
 
 UNREADABLE = (ImportError, OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError)
@@ -236,11 +244,11 @@ def _check_rows(found: Texts, where: str, unlabelled: Sequence[Any]) -> None:
 # -------------------------------------------------------------------------------------------------- shared
 
 
-def _split(found: Texts) -> ReadTexts:
+def _split(found: Texts, held_out: float | None) -> ReadTexts:
     labels, classes = _numbers(found.labels)
     parts = [
         ([found.texts[row] for row in rows], [labels[row] for row in rows])
-        for rows in stratified(np.array(labels), share=0.2)
+        for rows in stratified(np.array(labels), held_out or SHARE)
     ]
     return ReadTexts(parts[0], parts[1], classes)
 

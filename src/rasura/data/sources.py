@@ -17,7 +17,7 @@ from rasura.data._cifar import cifar_folder, read_cifar
 from rasura.data._folder import read_folder
 from rasura.data._idx import idx_folder, read_idx
 from rasura.data._npz import read_npz
-from rasura.data._read import Part, Read, path_of, stratified
+from rasura.data._read import Part, Read, check_splits, path_of, stratified
 from rasura.data._text import SUFFIXES, TEST_NAMES, class_folders, part_of, read_texts
 from rasura.data._tokens import tokeniser
 from rasura.data.canaries import canaries_of
@@ -45,86 +45,108 @@ DATA_SOURCES: dict[str, str] = {
 }
 
 
-def load_data(spec: str, own: ModelsOwn | None = None) -> Data:
+@dataclass(frozen=True)
+class _Asked:
+    """How a source is to be read: see `load_data`."""
+
+    own: ModelsOwn | None
+    held_out: float | None
+
+
+def load_data(spec: str, own: ModelsOwn | None = None, held_out: float | None = None) -> Data:
     """Load data by name, by `format:path`, by path alone (the format is detected), or from a Python file.
 
     Args:
         spec: one of `DATA_SOURCES`. Images are stored as bytes and standardised per channel by the training images'
-            mean and standard deviation. Where the source holds no test part, a seeded fifth of each class is held out.
+            mean and standard deviation. Where the source holds no test part, a seeded fifth of each class is held out
+            (of the digits a third).
         own: a model's own preprocessing (`rasura.models.preprocessing_of`), which takes the place of size, mean and
             standard deviation of images, or of the tokens of texts for which `spec` names no tokenizer. What a Python
             file returns is left as it is.
+        held_out: share of each class that is held out in its place, above 0 and below 1. The same share gives the same
+            split.
 
     Raises:
-        InputError: an unknown name, or files that are missing, damaged or of another layout.
+        InputError: an unknown name; files that are missing, damaged or of another layout; a share out of range, or for
+            data that hold a test part.
 
     >>> load_data("digits")
     Data('digits', 10 classes, 1198 training and 599 held-out examples)
     """
+    if held_out is not None and not 0 < held_out < 1:
+        raise InputError(f"held-out: {held_out}; allowed: above 0 and below 1")
     prefix, _, rest = spec.partition(":")
+    asked = _Asked(own, held_out)
     if spec in _NAMED:
-        return _NAMED[spec](own)
+        return _NAMED[spec](spec, asked)
     if prefix in _FORMATS and rest:
-        return _FORMATS[prefix](rest, own)
+        return _FORMATS[prefix](rest, asked)
     file, _, function = spec.rpartition(":")
     if file.endswith(".py"):
+        check_splits(spec, held_out, False)
         return _from_python(file, function)
     if spec and os.path.exists(_sized(spec)[0]):  # a name may be too long to be asked for
-        return _detected(spec, own)
+        return _detected(spec, asked)
     raise _unknown_source(spec)
 
 
 # ------------------------------------------------------------------------------------------- by name
 
 
-def _fashion_mini(own: ModelsOwn | None) -> Data:
+def _fashion_mini(name: str, asked: _Asked) -> Data:
+    check_splits(name, asked.held_out, False)
     resource = importlib.resources.files("rasura.data") / "fashion_mini.npz"
     with importlib.resources.as_file(resource) as path:
-        return _as_data(read_npz(path), "fashion-mini", own)
+        return _as_data(read_npz(path), name, asked.own)
 
 
-def _digits(own: ModelsOwn | None) -> Data:
+def _digits(name: str, asked: _Asked) -> Data:
     from sklearn.datasets import load_digits
 
     pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     images = np.rint(pixels * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    train, test = (Part(images[rows], labels[rows]) for rows in stratified(labels, share=1 / 3))
-    return _as_data(Read(train, test, tuple("0123456789")), "digits", own)
+    train, test = (Part(images[rows], labels[rows]) for rows in stratified(labels, asked.held_out or 1 / 3))
+    return _as_data(Read(train, test, tuple("0123456789")), name, asked.own)
 
 
-_NAMED: dict[str, Callable[[ModelsOwn | None], Data]] = {"fashion-mini": _fashion_mini, "digits": _digits}
+_NAMED: dict[str, Callable[[str, _Asked], Data]] = {"fashion-mini": _fashion_mini, "digits": _digits}
 
 
 # ------------------------------------------------------------------------------------------- by path
 
 
-def _idx(text: str, own: ModelsOwn | None) -> Data:
+def _idx(text: str, asked: _Asked) -> Data:
+    check_splits(text, asked.held_out, False)
     root = _existing("idx", text)
     read = read_idx(root)
     folder = (idx_folder(root) or root).resolve()
-    return _as_data(read, (folder.parent if folder.name == "raw" else folder).name, own)
+    return _as_data(read, (folder.parent if folder.name == "raw" else folder).name, asked.own)
 
 
-def _cifar10(text: str, own: ModelsOwn | None) -> Data:
-    return _as_data(read_cifar(_existing("cifar10", text), 10), "cifar10", own)
+def _cifar10(text: str, asked: _Asked) -> Data:
+    check_splits(text, asked.held_out, False)
+    return _as_data(read_cifar(_existing("cifar10", text), 10), "cifar10", asked.own)
 
 
-def _cifar100(text: str, own: ModelsOwn | None) -> Data:
-    return _as_data(read_cifar(_existing("cifar100", text), 100), "cifar100", own)
+def _cifar100(text: str, asked: _Asked) -> Data:
+    check_splits(text, asked.held_out, False)
+    return _as_data(read_cifar(_existing("cifar100", text), 100), "cifar100", asked.own)
 
 
-def _folder(text: str, own: ModelsOwn | None) -> Data:
+def _folder(text: str, asked: _Asked) -> Data:
     path, size = _sized(text)
     root = _existing("folder", path)
+    own = asked.own
     if not isinstance(own, Preprocessing):
-        return _as_data(read_folder(root, size), root.resolve().name)
-    read = read_folder(root, size, fit=lambda image: own.fitted([image])[0].numpy())
+        return _as_data(read_folder(root, size, held_out=asked.held_out), root.resolve().name)
+    read = read_folder(root, size, lambda image: own.fitted([image])[0].numpy(), asked.held_out)
     return _as_data(read, root.resolve().name, own, fitted=True)
 
 
-def _npz(text: str, own: ModelsOwn | None) -> Data:
+def _npz(text: str, asked: _Asked) -> Data:
+    check_splits(text, asked.held_out, False)
     path = _existing("npz", text)
-    return _as_data(read_npz(path), path.stem, own)
+    return _as_data(read_npz(path), path.stem, asked.own)
 
 
 @dataclass(frozen=True)
@@ -142,12 +164,12 @@ class _Tokens:
     length: int = 128
 
 
-def _text(text: str, own: ModelsOwn | None) -> Data:
+def _text(text: str, asked: _Asked) -> Data:
     source, *pairs = text.split(",")
     tokens, settings = _token_options(pairs), {}
-    if isinstance(own, OwnTokenizer) and not tokens.tokenizer:
-        tokens, settings = replace(tokens, tokenizer=own.name), own.settings
-    read = read_texts(source)
+    if isinstance(asked.own, OwnTokenizer) and not tokens.tokenizer:
+        tokens, settings = replace(tokens, tokenizer=asked.own.name), asked.own.settings
+    read = read_texts(source, asked.held_out)
     tokenise = tokeniser(tokens.tokenizer or None, tokens.words, tokens.length, read.train[0])
     train, test = (examples_from(tokenise(texts), torch.tensor(labels)) for texts, labels in (read.train, read.test))
     return Data(train, test, read.classes, Path(source).stem, settings)
@@ -170,15 +192,15 @@ def _token_options(pairs: list[str]) -> _Tokens:
     return tokens
 
 
-def _canaries(text: str, own: ModelsOwn | None) -> Data:
+def _canaries(text: str, asked: _Asked) -> Data:
     words, _, source = text.partition(":")
     canaries = canaries_of(words)
     if canaries is None or not source:
         raise InputError(f"canaries: {text}; allowed: COUNT:DATA or COUNT@SEED:DATA, such as 100@7:digits")
-    return canaries.planted(load_data(source, own))
+    return canaries.planted(load_data(source, asked.own, asked.held_out))
 
 
-_FORMATS: dict[str, Callable[[str, ModelsOwn | None], Data]] = {
+_FORMATS: dict[str, Callable[[str, _Asked], Data]] = {
     "idx": _idx,
     "cifar10": _cifar10,
     "cifar100": _cifar100,
@@ -189,22 +211,22 @@ _FORMATS: dict[str, Callable[[str, ModelsOwn | None], Data]] = {
 }
 
 
-def _detected(text: str, own: ModelsOwn | None) -> Data:
+def _detected(text: str, asked: _Asked) -> Data:
     path, size = _sized(text)
     if path.is_file() and path.suffix == ".npz":
-        return _npz(text, own)
+        return _npz(text, asked)
     if path.suffix in SUFFIXES or (path.is_dir() and any(part_of(path, ("train",)))) or class_folders(path / "train"):
-        return _text(text, own)
+        return _text(text, asked)
     if path.is_file():
         wanted = f"{path}:FUNCTION" if path.suffix == ".py" else "a folder, an .npz file or FILE.py:FUNCTION"
         raise InputError(f"data: {path} is a file of no known format; allowed: {wanted}")
     if size is None and idx_folder(path):
-        return _idx(text, own)
+        return _idx(text, asked)
     if size is None and cifar_folder(path, 10):
-        return _cifar10(text, own)
+        return _cifar10(text, asked)
     if size is None and cifar_folder(path, 100):
-        return _cifar100(text, own)
-    return _folder(text, own)
+        return _cifar100(text, asked)
+    return _folder(text, asked)
 
 
 def _sized(text: str) -> tuple[Path, int | None]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from rasura.activations import Point, anatomy, pooled, tap
+from rasura.activations import Point, anatomy, pooling_of, tap
 from rasura.data.examples import Inputs
 from rasura.models import device_of, logits_of, to_device
 from rasura.randomness import seeded
@@ -28,9 +28,12 @@ class Branched(nn.Module):
     def read(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Logits `[B, K]` and pooled head inputs `[B, d]` of one forward pass, both with their gradients."""
         seen: list[Tensor] = []
-        with tap(self.net, {Point(self.head, "input"): seen.append}):
+        with (
+            pooling_of(self.net) as pool,
+            tap(self.net, {Point(self.head, "input"): lambda one: seen.append(pool(one))}),
+        ):
             logits = logits_of(self.net, inputs)
-        return logits, pooled(seen[-1])
+        return logits, seen[-1]
 
 
 def branched(net: nn.Module, inputs: Inputs, make: Callable[[int], nn.Module], seed: int) -> Branched:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rasura.activations import Point, features, pooled
+from rasura.activations import Point, features, pooling_of
 from rasura.data import Examples, examples_from
 from rasura.methods._counterfactuals import outputs_at
 from rasura.models import logits_of
@@ -96,12 +96,12 @@ class Reset:
         for name in self.augment:
             made = AUGMENTATIONS[name](made, self.draw)
         labels = self.labels[rows].to(device)
-        with outputs_at(model, () if self.stage is None else (self.stage,)) as seen:
+        with pooling_of(model) as pool, outputs_at(model, () if self.stage is None else (self.stage,)) as seen:
             logits = logits_of(model, torch.cat([batch.inputs, made.to(device)]))
         value = F.cross_entropy(logits[kept:], labels) + F.cross_entropy(logits[:kept], batch.labels)
         value = value + self.gamma * penalty(model, self.start)
         if self.stage is not None:
-            outputs = pooled(seen[self.stage])
+            outputs = pool(seen[self.stage])
             value = value + self.pull * mismatch(outputs[kept:], labels, outputs[:kept], batch.labels)
         self.course.append(value.item())
         return value

@@ -39,6 +39,7 @@ class Site:
         last: whether no other map takes its output up: the last one before the head, and those whose outputs are
             added to that one's.
         carried: of the last map before the head, where what a shortcut adds to its output can be read; else None.
+        answers: whether its outputs make the answers: the head, or a member's of an ensemble.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Site:
     skipped: str
     last: bool = False
     carried: Point | None = None
+    answers: bool = False
 
     def vectors(self, tensor: Tensor) -> Tensor:
         """One vector per example in the map's input space: the mean over positions, or the class token, `[B, d]`.
@@ -85,7 +87,8 @@ def find_sites(model: nn.Module, inputs: Inputs) -> list[Site]:
     Raises:
         InputError: no learnable linear map runs.
     """
-    norms = anatomy(model, inputs).norms
+    parts = anatomy(model, inputs)
+    norms = parts.norms
     seen = _trace(model, inputs)
     batch = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
     owners: dict[int, str] = {id(p): "" for p in _others(model)}
@@ -100,7 +103,8 @@ def find_sites(model: nn.Module, inputs: Inputs) -> list[Site]:
             owners.setdefault(id(weight), part)
             groups: Any = getattr(module, "groups", 1)
             bias: Any = owner.in_proj_bias if isinstance(owner, nn.MultiheadAttention) else owner.bias
-            sites.append(Site(part, point, owner, weight, bias, groups, pool, norms.get(name, ""), reason))
+            norm, answers = norms.get(name, ""), part in parts.heads
+            sites.append(Site(part, point, owner, weight, bias, groups, pool, norm, reason, answers=answers))
     return _with_last(model, inputs, sites, norms)
 
 

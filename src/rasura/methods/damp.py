@@ -19,6 +19,7 @@ from rasura.methods._depth import CANCELLED, CANCELLED_IN_STREAM, Depth, alpha
 from rasura.methods._directions import Residual, directions
 from rasura.methods._edits import absorb, cancelling, erase
 from rasura.methods._erasers import Eraser, Erasure, erasure
+from rasura.methods._head import head_rows
 from rasura.methods._orders import calibration_of, in_one_shot, in_sequence
 from rasura.methods._retire import recalibrate, retire
 from rasura.methods._sites import Site, find_sites, opened
@@ -145,7 +146,8 @@ class Damp:
         sites = find_sites(model, calibration.examples.batch(torch.arange(min(2, len(calibration.examples))))[0])
 
         def visit(site: Site, summary: Summary, vectors: Tensor | None) -> dict[str, Any]:
-            if site is not sites[-1] or self.head == "project":
+            answers = site.answers and len(head_rows(site.module)) == problem.classes
+            if self.head == "project" or not answers:
                 return self._project(model, site, summary, sites.index(site) + 1, len(sites))
             removed = retire(site.module, problem.classes, absent)
             if vectors is not None and site.pool == "vectors":

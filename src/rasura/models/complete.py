@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rasura.models.card import card_of, with_card
+from rasura.models.logits import answer_in
 
 
 class Complete(nn.Module):
@@ -21,8 +22,7 @@ class Complete(nn.Module):
         self.net, self.classes, self.places, self.as_shares = net, classes, list(places), as_shares
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
-        output = self.net(*inputs, **named)
-        answers = getattr(output, "logits", output)
+        answers = answer_in(self.net(*inputs, **named))
         logits = answers.log() if self.as_shares else answers
         if self.places == list(range(self.classes)):
             return logits

@@ -23,7 +23,7 @@ def settle_weight(module: nn.Module) -> None:
     if parametrize.is_parametrized(module, "weight"):
         # Copies share the class that holds the weight as a property, and a removal takes it out of that class.
         kind = type(module)
-        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))
+        module.__class__ = type(kind.__name__, kind.__bases__, dict(vars(kind)))  # pyright: ignore
         parametrize.remove_parametrizations(module, "weight")
     for hook in list(module._forward_pre_hooks.values()):
         if isinstance(hook, WeightNorm) and hook.name == "weight":
@@ -32,3 +32,14 @@ def settle_weight(module: nn.Module) -> None:
             nn.utils.remove_spectral_norm(module)
         elif isinstance(hook, prune.BasePruningMethod) and hook._tensor_name == "weight":
             prune.remove(module, "weight")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The net itself inside what compiles it or spreads it over devices, which show no layers or several of each."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner

@@ -1,5 +1,6 @@
 """What every model is to the rest of the package: a map from a batch to logits."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from rasura.errors import InputError, first_line
 
 
 def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
-    """Logits `[B, K]` of a batch. The model returns them, or an object with `.logits`, and takes a tensor or a dict.
+    """Logits `[B, K]` of a batch. The model returns them, or more (`answer_in`), and takes a tensor or a dict.
 
     Inputs that are floating-point numbers are given in the precision of the model's weights.
 
@@ -20,11 +21,28 @@ def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
     """
     inputs = _in_precision_of(model, inputs)
     output: Any = model(**inputs) if isinstance(inputs, dict) else model(inputs)
-    logits = getattr(output, "logits", output)
+    logits = answer_in(output)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"model: {type(model).__name__} returned {shape}; allowed: logits of shape [batch, classes]")
     return logits
+
+
+def answer_in(output: Any) -> Any:
+    """The logits in what a model returned: what is called so, else the first `[B, K]` of a tuple, the only of a dict.
+
+    What holds none, or several in a dict, is given back.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if hasattr(output, "logits"):
+        return output.logits
+    named = isinstance(output, Mapping)
+    if named and "logits" in output:
+        return output["logits"]
+    values = output.values() if named else output if isinstance(output, (tuple, list)) else ()
+    tables = [one for one in values if isinstance(one, Tensor) and one.ndim == 2 and one.is_floating_point()]
+    return tables[0] if tables and not (named and len(tables) > 1) else output
 
 
 def _in_precision_of(model: nn.Module, inputs: Inputs) -> Inputs:

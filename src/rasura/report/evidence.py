@@ -210,8 +210,8 @@ def _classes(finding: dict[str, Any]) -> Table:
     outputs, shares = finding["outputs"], (finding["routing"] or {}).get("shares")
     own, references = (ORIGINAL, MODEL), reference_roles(finding)
 
-    def cells(values: dict[str, list[float]], number: int) -> list[str]:
-        ends = span([values[name][number] for name in references])
+    def cells(values: dict[str, list[float | None]], number: int) -> list[str]:
+        ends = span([share for name in references if (share := values[name][number]) is not None])
         retrained = f"{percent(ends['mean'])} ({percent(ends['low'])} to {percent(ends['high'])})" if ends else "–"
         return [*(percent(values[name][number]) for name in own), retrained]
 

@@ -99,7 +99,11 @@ def hides(finding: dict[str, Any], rungs: Sequence[Row]) -> list[str]:
 
 
 def not_shown(finding: dict[str, Any], seen: str) -> list[str]:
-    """The limits of what was found: sentences."""
+    """The limits of what was found, and what was left out: sentences."""
+    return [*_limits(finding, seen), *(f"{note[0].upper()}{note[1:]}." for note in finding.get("notes") or ())]
+
+
+def _limits(finding: dict[str, Any], seen: str) -> list[str]:
     named = finding["request"]["forget"]
     if _of_samples(finding):
         return [
