@@ -36,7 +36,7 @@ def child(work: Callable[[], Any], below: Path, kill_at: int | None = None) -> i
                 os.kill(os.getpid(), signal.SIGKILL)
             steps += 1
 
-    sys.stdout = sys.stderr = open(os.devnull, "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.addaudithook(count)
     try:
         os._exit(int(work() or 0))

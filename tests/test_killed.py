@@ -1,4 +1,4 @@
-"""A process that is killed loses nothing: the same command goes on, and what it makes is what an undisturbed one makes."""
+"""A process that is killed loses nothing: the same command goes on and makes what an undisturbed one makes."""
 
 import json
 import subprocess
