@@ -511,5 +511,5 @@ def test_a_damaged_checkpoint_is_dropped_with_a_word(damage, tmp_path, capsys):
     start, path = net(), tmp_path / "checkpoint.pt"
     whole = bits(fit(copy.deepcopy(start), images(), FULL, seed=1, checkpoint=path))
     damage(path)
-    assert torch.equal(bits(fit(copy.deepcopy(start), images(), FULL, seed=1, checkpoint=path)), whole)
+    assert same(bits(fit(copy.deepcopy(start), images(), FULL, seed=1, checkpoint=path)), whole)
     assert capsys.readouterr().err == f"rasura: the checkpoint {path} is damaged; training begins anew\n"
