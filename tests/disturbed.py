@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import Any
 
 CHANGES = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree", "os.chmod"}
 """What Python announces before it happens (sys.audit) and changes a disk."""
-TIMES = re.compile(r'"(seconds|memory_mib)": [^,\n]*')
+MEASURED = {"seconds", "seconds_per_block", "memory_mib"}
 
 
 def changes_disk(event: str, arguments: tuple[Any, ...], below: Path) -> bool:
@@ -54,16 +53,23 @@ def killed_at_every(step: int, work: Callable[[], Any], below: Path) -> Iterator
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """What a folder's visible files hold, but for what took how long, what is drawn from it, and digests of these."""
+    """What a folder's visible files hold, but for what took how long, pages that show it, and digests of these."""
     found: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder)
         if any(part.startswith(".") for part in name.parts) or path.suffix == ".html":
             continue
-        held = path.read_bytes()
+        held: Any = path.read_bytes()
         if path.suffix == ".json":
-            held = TIMES.sub("", held.decode()).encode()
+            held = without_times(json.loads(held))
         if path.name == "run.json":
-            held = json.dumps({key: json.loads(path.read_bytes())[key] for key in ("format", "spec", "hash")}).encode()
+            held = {key: held[key] for key in ("format", "spec", "hash")}
         found[str(name)] = held
     return found
+
+
+def without_times(value: Any) -> Any:
+    """JSON values without what a clock or the memory's size has a say in."""
+    if isinstance(value, dict):
+        return {key: without_times(one) for key, one in value.items() if key not in MEASURED}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
