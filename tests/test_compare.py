@@ -1,6 +1,7 @@
 """A comparison: ranked by the distance to the retrained band, with the controls on it, on one page and resumable."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import rasura
-from rasura import InputError, methods
+from rasura import InputError, Problem, finding, methods
 from rasura.cli import main
 from rasura.compare import compare
 from rasura.data import ForgetClasses
@@ -170,3 +171,54 @@ def test_the_command_line_compares(trained, tmp_path, capsys):
     assert "search" in json.loads((tmp_path / "delete" / "record.json").read_text())
     assert torch.isfinite(torch.tensor([row["distance"] for row in content["rows"]])).all()
     assert main([*arguments, "--methods", "delte"]) == 2
+
+
+def test_a_comparison_that_was_stopped_in_the_last_audit_makes_that_one_alone(trained, tmp_path, monkeypatch):
+    audited: list[str] = []
+    audit_one = finding._audit_one
+
+    def watched(name: str, *arguments: Any) -> finding.Finding:
+        audited.append(name)
+        if audited.count("bias-shift") == 1 and name == "bias-shift":
+            raise KeyboardInterrupt
+        return audit_one(name, *arguments)
+
+    monkeypatch.setattr(finding, "_audit_one", watched)
+    nets = [rasura.load_model(trained / str(seed)) for seed in range(2)]
+    given = nets[0], rasura.load_data("digits"), REQUEST, {"ga": METHODS["ga"]}, nets[1:], tmp_path, silent
+    with pytest.raises(KeyboardInterrupt):
+        compare(*given)
+    compare(*given)
+    assert audited == ["ga", "logit-mask", "bias-shift", "bias-shift"]
+
+
+@dataclass(frozen=True)
+class Failing:
+    """A method that raises what it is told to."""
+
+    error: Exception
+    reads = ("retain",)
+
+    def __call__(self, problem: Problem) -> Any:
+        raise self.error
+
+
+def test_a_method_or_an_audit_that_fails_costs_its_own_row(trained, tmp_path, monkeypatch):
+    audit_one = finding._audit_one
+
+    def failing(name: str, *arguments: Any) -> finding.Finding:
+        if name == "bias-shift":
+            raise MemoryError("no room")
+        return audit_one(name, *arguments)
+
+    monkeypatch.setattr(finding, "_audit_one", failing)
+    nets = [rasura.load_model(trained / str(seed)) for seed in range(2)]
+    bad = {"hungry": Failing(torch.OutOfMemoryError("full")), "wrong": Failing(ZeroDivisionError("by\nzero"))}
+    rows, failed = compare(nets[0], rasura.load_data("digits"), REQUEST, bad, nets[1:], tmp_path, silent)
+    reasons = {"hungry": "OutOfMemoryError: full", "wrong": "ZeroDivisionError: by"}
+    assert failed == reasons | {"bias-shift": "MemoryError: no room"}
+    assert [row.name for row in rows] == ["logit-mask"]
+    assert json.loads((tmp_path / "comparison.json").read_text())["failed"] == failed
+    full = {"full": Failing(OSError(28, "No space left on device"))}
+    with pytest.raises(OSError, match="No space left"):  # which no other method would survive
+        compare(nets[0], rasura.load_data("digits"), REQUEST, full, nets[1:], tmp_path, silent)

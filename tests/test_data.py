@@ -549,3 +549,14 @@ def test_hugging_face_class_names_are_taken_from_the_label_column() -> None:
     features = datasets.Features({"x": datasets.Value("float32"), "label": datasets.ClassLabel(names=["cat", "dog"])})
     rows = datasets.Dataset.from_dict({"x": [0.0, 1.0], "label": [0, 1]}, features=features).with_format("torch")
     assert Data.from_datasets(rows, rows).classes == ("cat", "dog")
+
+
+def test_tensors_without_content_are_refused():
+    with pytest.raises(InputError, match="inputs: this Tensor makes no tensor"):
+        examples_from(torch.empty(4, 2, device="meta"), LABELS[:4])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tensors_on_a_gpu_are_taken_to_where_batches_are_made():
+    examples = examples_from({"a": torch.zeros(4, 2, device="cuda")}, torch.zeros(4, dtype=torch.int64, device="cuda"))
+    assert examples.source["a"].device.type == examples.labels.device.type == "cpu"

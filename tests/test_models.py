@@ -1,7 +1,9 @@
 """Models: our own nets, building by name, and loading what others saved without running their code."""
 
 import json
+import os
 import pickle
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -649,3 +651,15 @@ def test_an_answer_of_another_shape_is_no_logits(output):
 
     with pytest.raises(InputError, match=r"allowed: logits of shape .batch, classes"):
         logits_of(Constant(), torch.zeros(1))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no permissions of this kind")
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_all_files_of_a_model_have_the_permissions_of_new_files(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        save_model(build_model("convnet,width=4", 2, 1, 8), tmp_path / "net")
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "net").iterdir()}
+    assert modes == dict.fromkeys(("model.json", "model.safetensors"), 0o666 & ~mask)

@@ -56,9 +56,7 @@ def same(one: Scores, two: Scores) -> bool:
 @st.composite
 def tables(draw) -> Scores:
     """Any table as an audit makes one: every model's own answers are whole, decoders may leave examples out."""
-    names = draw(
-        st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8")), min_size=2, max_size=5, unique=True)
-    )
+    names = draw(st.lists(st.text(st.characters(codec="utf-8")), min_size=2, max_size=5, unique=True))
     count, classes = draw(st.integers(1, 12)), len(names)
     rows = sorted(draw(st.sets(st.integers(0, 10**6), min_size=count, max_size=count)))
     numbers = st.integers(0, classes - 1)
@@ -205,3 +203,10 @@ def test_a_judgement_from_the_file_is_the_judgement_from_memory(tmp_path, refere
     scores = noisy_table(references, references)
     write_scores(scores, tmp_path / "scores.parquet")
     assert judge(read_scores(tmp_path / "scores.parquet"), seed=3) == judge(scores, seed=3)
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "\r\n", "tab\t", "\x1b[31m", "\x00", "[", '"', "é"])
+def test_class_names_with_control_characters_come_back(name, tmp_path):
+    scores = table({ORIGINAL: [said(OUTPUT, [0, 1])], MODEL: [said(OUTPUT, [0, 1])]}, [0, 1], classes=(name, "other"))
+    write_scores(scores, tmp_path / "scores.parquet")
+    assert read_scores(tmp_path / "scores.parquet").classes == (name, "other")

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -483,3 +484,32 @@ def test_a_checkpoint_goes_into_a_folder_that_is_made_for_it(tmp_path: Path):
     path = tmp_path / "new" / "checkpoint.pt"
     fit(net(), images(), Recipe(epochs=1), seed=0, checkpoint=path)
     assert path.exists()
+
+
+def no_content(path):
+    path.write_bytes(b"")
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zeros(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def a_tensor(path):
+    torch.save(torch.zeros(3), path)
+
+
+def code(path):
+    path.write_bytes(pickle.dumps(print, protocol=2))
+
+
+@pytest.mark.parametrize("damage", [no_content, cut_in_half, zeros, a_tensor, code])
+def test_a_damaged_checkpoint_is_dropped_with_a_word(damage, tmp_path, capsys):
+    start, path = net(), tmp_path / "checkpoint.pt"
+    whole = bits(fit(copy.deepcopy(start), images(), FULL, seed=1, checkpoint=path))
+    damage(path)
+    assert same(bits(fit(copy.deepcopy(start), images(), FULL, seed=1, checkpoint=path)), whole)
+    assert capsys.readouterr().err == f"rasura: the checkpoint {path} is damaged; training begins anew\n"

@@ -71,6 +71,8 @@ def make_run(folder: Path, spec: dict[str, Any], work: Callable[[Path], None], k
         keep: a checkpoint file that survives a failure, so that the same spec resumes.
     """
     if is_done(folder, spec):
+        if keep is not None:  # a process was killed right after the folder had its name
+            (folder / keep).unlink(missing_ok=True)
         return
     identity = hash_of_json(spec)
     with locked(folder, identity):

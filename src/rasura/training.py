@@ -344,16 +344,23 @@ def _resume(
     """Load the checkpoint of this very run, if there is one; the number of epochs that are done."""
     if path is None or not path.exists():
         return 0
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        same = saved["run"] == run
-    except (pickle.UnpicklingError, *UNREADABLE):
-        print(f"rasura: the checkpoint {path} is damaged; training begins anew", file=sys.stderr)
-        return 0
-    if not same:
+    saved = _checkpoint_in(path)
+    if saved.get("run") != run:
         return 0
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
     generator.set_state(saved["own"])
     torch.set_rng_state(saved["global"])
     return saved["epoch"]
+
+
+def _checkpoint_in(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds; nothing, and a word on stderr, if it cannot be read."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, *UNREADABLE):
+        saved = None
+    if not isinstance(saved, dict):
+        print(f"rasura: the checkpoint {path} is damaged; training begins anew", file=sys.stderr)
+        return {}
+    return saved
