@@ -749,7 +749,7 @@ def test_forget_refuses_a_result_that_is_no_result(digits):
         (ForgetSamples([5000]), "indices: 5000 is not in the training set"),
         (ForgetSamples([1, 1]), "indices: 1 given twice"),
         (ForgetSamples([]), "forget: the request leaves 0 training examples to forget"),
-        ("3", "request: got str"),
+        ("3", "request: got '3'"),
     ],
     ids=str,
 )

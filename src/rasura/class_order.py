@@ -187,7 +187,8 @@ def _renamed(look: _Look, classes: int) -> tuple[dict[int, int], Tensor]:
     """The answer that stands for each class, each once, and whether it is an example's, by a renaming without it."""
     from scipy.optimize import linear_sum_assignment
 
-    numbers, rows = look.labels.unique(return_inverse=True)
+    numbers = torch.tensor(list(dict.fromkeys(look.labels.tolist())))
+    rows = (look.labels[:, None] == numbers).long().argmax(1)
     halves, renamed = torch.arange(len(rows)) % 2, torch.zeros(len(rows), dtype=torch.bool)
     answer = torch.zeros(len(numbers), dtype=torch.int64)
     for used, scored in ((halves == 0, halves == 1), (halves == 1, halves == 0), (halves < 2, halves > 1)):
@@ -202,13 +203,15 @@ def _unknown_class(look: _Look, model: nn.Module, data: Data, number: int, gone:
     """A class that the model hardly names, though it names others: forgotten, or known under another name."""
     from scipy.stats import binom
 
-    own, others = look.among(look.labels == number), look.among(look.labels != number)
-    chance = 1 / len(data.classes)
-    if not len(own.labels) or own.share > max(chance, HARDLY) or others.share < (1 + chance) / 2:
+    own, chance = look.among(look.labels == number), 1 / len(data.classes)
+    if not len(own.labels) or own.share > max(chance, HARDLY):
+        return
+    answer = int(own.said.mode().values)
+    others = look.among((look.labels != number) & (look.labels != answer))
+    if others.share < (1 + chance) / 2:
         return
     if binom.cdf(int(own.right.sum()), len(own.labels), min(others.share, 0.95)) >= UNLIKELY:
         return
-    answer = int(own.said.mode().values)
     called, name = int((own.said == answer).sum()) / len(own.said), data.classes[number]
     found = f"the model names {own.share:.0%} of the training examples of {name!r}, {others.share:.0%} of the others"
     there = _Look.of(model, data.train, [answer], LOOKED // MOST_CLASSES)

@@ -1,8 +1,6 @@
 """The contract of a method: what it is given, what it returns, and the checks around every call."""
 
 import copy
-import importlib
-import pkgutil
 import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
@@ -14,8 +12,9 @@ from torch import Tensor, nn
 
 from rasura.class_order import check_order, ordered
 from rasura.data import Data, Examples, Request, as_request, describe, resolve
-from rasura.errors import InputError, check_seed, said, unknown
+from rasura.errors import InputError, check_seed, said
 from rasura.methods._effect import alarms, measure_effect
+from rasura.methods._found import method_class, name_of
 from rasura.methods._history import earlier, remembered
 from rasura.models import Card, card_of, save_model, with_card
 from rasura.progress import Progress, reporting, silent
@@ -39,6 +38,7 @@ class Problem:
         recipe: how the original was trained, as far as known; `retrain` starts from it.
         gone: numbers of the classes that earlier requests took: neither part has examples of them, and a method must
             lead none to them.
+        names: of the classes; empty if they have none.
     """
 
     model: nn.Module
@@ -50,6 +50,7 @@ class Problem:
     progress: Progress = silent
     recipe: Recipe = field(default_factory=Recipe)
     gone: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
     def copy_of_model(self) -> nn.Module:
         """A deep copy to work on, every parameter trainable."""
@@ -64,6 +65,17 @@ class Problem:
         if not self.forget_classes:
             raise InputError(f"request: {method} cannot forget samples; allowed: ForgetClasses")
         return self.forget_classes
+
+    def require_every_class(self) -> None:
+        """Refuse a problem that has no example of some class.
+
+        Raises:
+            InputError: with the first such class; classes that are gone need none.
+        """
+        there = {*self.gone, *torch.cat([self.forget.labels, self.retain.labels]).tolist()}
+        for number in sorted(set(range(self.classes)) - there):
+            name = f" ({self.names[number]!r})" if self.names else ""
+            raise InputError(f"data: class {number}{name} has no example; allowed: at least 1 of every class")
 
 
 @runtime_checkable
@@ -150,6 +162,7 @@ def problem_of(model: nn.Module, data: Data, request: Request, seed: int, progre
         retain=parts.retain,
         forget_classes=parts.forget_classes,
         classes=len(data.classes),
+        names=data.classes,
         gone=tuple(number for number in gone if number not in parts.forget_classes),
         seed=seed,
         progress=progress,
@@ -229,28 +242,6 @@ def check_fits(model: nn.Module, data: Data, optional: Collection[int] = ()) -> 
         raise InputError(f"model: {outputs} outputs; allowed: {len(data.classes)}, one per class of {data.name}")
 
 
-def names() -> list[str]:
-    """The names of all methods: one per file of this folder that does not start with an underscore."""
-    folder = str(Path(__file__).parent)
-    files = [module.name for module in pkgutil.iter_modules([folder])]
-    return sorted(name.replace("_", "-") for name in files if not name.startswith("_") and name != "contract")
-
-
-def method_class(name: str) -> type:
-    """The dataclass of a method by its name, e.g. "logit-mask" → `LogitMask`.
-
-    Raises:
-        InputError: no such method; the message has the nearest name.
-
-    >>> method_class("logit-mask").__name__
-    'LogitMask'
-    """
-    if name not in names():
-        raise unknown("method", name, names())
-    module = importlib.import_module(f"rasura.methods.{name.replace('-', '_')}")
-    return getattr(module, class_name(name))
-
-
 def as_method(given: Any) -> Method:
     """A method as it is given; by its name or class, one with its default settings.
 
@@ -267,17 +258,6 @@ def as_method(given: Any) -> Method:
         wanted = "a method of rasura.methods, its name, or a dataclass of your own (rasura.testing.check_method)"
         raise InputError(f"method: got {said(given)}; allowed: {wanted}")
     return kept
-
-
-def class_name(name: str) -> str:
-    """`logit-mask` → `LogitMask`."""
-    return "".join(part.capitalize() for part in name.replace("_", "-").split("-"))
-
-
-def name_of(method: Any) -> str:
-    """`LogitMask()` → `logit-mask`; a user's own class keeps its module's name out."""
-    letters = type(method).__name__
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in letters).removeprefix("-")
 
 
 def _check_preprocessing(card: Card, data: Data) -> None:

@@ -98,12 +98,11 @@ def _targets(kept: Tensor, chosen: Tensor, variant: Variant) -> Tensor:
 
 def _mean_logits(model: nn.Module, problem: Problem, present: Tensor) -> Tensor:
     """Mean logits of the examples of each present class over these classes, as columns `[P, P]`, float64."""
+    problem.require_every_class()
     means = torch.zeros(problem.classes, problem.classes, dtype=torch.float64)
     found = [_logits(model, part, problem) for part in (problem.forget, problem.retain)]
     logits, labels = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
     for number in present.nonzero()[:, 0].tolist():
-        if not bool((labels == number).any()):
-            raise InputError(f"data: class {number} has no example; allowed: at least 1 of every class")
         means[:, number] = logits[labels == number].double().mean(0)
     return means[present][:, present]
 
