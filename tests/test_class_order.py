@@ -165,9 +165,8 @@ def test_the_order_does_not_change_what_is_done(named):
 
 
 def test_the_search_counts_as_the_model_does(named):
-    found = rasura.search_strength(named, animals(), ["tabby"], Damp(), rasura.Search(budget=2))  # pyright: ignore
-    assert recall(found.model, "tabby") < 0.1
-    assert recall(found.model, "retriever") > 0.9
+    found = rasura.search_strength(named, animals(), [2], "gradient-ascent", rasura.Search(budget=1))
+    assert found.record["request"] == {"forget": "tabby", "classes": [0]}
     assert any("matched by name" in line for line in found.warnings)
 
 
@@ -273,18 +272,17 @@ def test_outputs_in_the_order_of_the_data_raise_no_doubt(nameless):
 def test_labels_that_are_confused_wholesale_are_refused_before_any_work(nameless, order, request_):
     model = Renamed(nameless, order).eval()
     calls: list[str] = []
-    with pytest.raises(InputError, match="classes: the model calls most of 'dog' .*; allowed: classes in the order"):
+    with pytest.raises(InputError, match=r"the model calls most of .*'dog'.*; allowed: classes in the order"):
         rasura.forget(model, animals(), request_, Damp(), progress=lambda label, *_: calls.append(label))
     assert calls == []
-    with pytest.raises(InputError, match="classes: the model calls most of 'dog'"):
+    with pytest.raises(InputError, match="classes: the model calls most of"):
         rasura.audit(model, animals(), request_, model)
 
 
 def test_two_classes_that_are_exchanged_are_refused_when_one_is_asked_for(nameless):
     model = Renamed(nameless, [0, 2, 1, 3]).eval()
-    with pytest.raises(
-        InputError, match=r"of the training examples of 'tabby', \d+% of the others, and calls \d+% 'retriever', whose"
-    ):
+    said = r"of the training examples of 'tabby', \d+% of the others, and calls \d+% 'retriever', whose"
+    with pytest.raises(InputError, match=said):
         rasura.forget(model, animals(), ["tabby"], "damp")
     rasura.forget(model, animals(), ["dog"], "logit-mask")
 
@@ -315,12 +313,10 @@ def test_a_thousand_classes_with_few_examples_are_enough(each):
     exchanged = nn.Linear(64, 1000, bias=False)
     exchanged.weight.data = centres.clone()
     exchanged.weight.data[[7, 901]] = centres[[901, 7]]
-    told: list[str] = []
-    try:
-        told += check_order(exchanged, data, [7])
-    except InputError as error:
-        told.append(str(error))
-    assert told == [] if each == 2 else "'7'" in told[0]
+    with pytest.raises(
+        InputError, match=r"of the training examples of '7', .* calls 100% '901', whose own it does not"
+    ):
+        check_order(exchanged, data, [7])
 
 
 def test_poor_and_untrained_models_are_no_renamed_ones():
