@@ -11,7 +11,7 @@ SOURCE = Path(rasura.__file__).parent
 
 FLOORS = [
     {"errors"},
-    {"progress", "files", "memory", "user_code"},
+    {"progress", "files", "kinds", "memory", "user_code"},
     {"data"},
     {"models"},
     {"training"},

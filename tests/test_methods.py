@@ -304,7 +304,7 @@ VIOLATIONS = {
     use_random: "global generator of random",
     use_entropy: "the same seed gave other weights",
     use_forked_state: "the same seed gave other weights",
-    look_at_forget: "failed where problem.forget is None",
+    look_at_forget: "uses problem.forget; allowed: what it declares",
     profit_from_forget: "`reads` does not declare changed the result",
     reach_past_the_view: "rows of the source were fetched",
     relabel: "labels or rows of problem.retain were changed",

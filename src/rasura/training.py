@@ -17,6 +17,7 @@ from rasura.data import Examples
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, check_seed, unknown
 from rasura.files import hash_of_json
+from rasura.kinds import checked_kinds
 from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
 from rasura.progress import Progress, silent
 
@@ -32,6 +33,7 @@ SHIFT = 0.1
 """The furthest shift of the "shift" augmentation, as a share of the image side."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Recipe:
     """How a net is trained.
@@ -96,6 +98,10 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 After = Callable[[nn.Module], bool | None]
 
 
+class DivergedError(InputError):
+    """Training went out of hand: the loss became NaN or infinite, or what was trained is of no use."""
+
+
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy of the model's logits."""
     return F.cross_entropy(logits_of(model, batch.inputs), batch.labels)
@@ -130,7 +136,8 @@ def fit(
         after: called with the model after every step; it may change weights, and ends the run by returning True.
 
     Raises:
-        InputError: the loss became NaN or infinite, no parameter requires a gradient, or a net with BatchNorm would get
+        DivergedError: the loss became NaN or infinite.
+        InputError: no parameter requires a gradient, or a net with BatchNorm would get
             single examples only.
     """
     check_seed(seed)
@@ -277,7 +284,9 @@ def _step(model: nn.Module, loss: Loss, batch: Batch, optimiser: torch.optim.Opt
     optimiser.zero_grad(set_to_none=True)
     value = loss(model, batch)
     if not value.isfinite():
-        raise InputError(f"learning_rate: {recipe.learning_rate} made the loss {value.item()}; allowed: a smaller one")
+        raise DivergedError(
+            f"learning_rate: {recipe.learning_rate} made the loss {value.item()}; allowed: a smaller one"
+        )
     value.backward()
     if recipe.clip:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)

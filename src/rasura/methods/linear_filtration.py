@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rasura.data import Examples
 from rasura.errors import InputError, unknown
+from rasura.kinds import checked_kinds
 from rasura.methods._head import chosen_mask, head_of, head_rows
 from rasura.methods.contract import Problem, Reads
 from rasura.training import predict
@@ -19,6 +20,7 @@ RELATIVE_RANK = 1e-6
 """Logits are float32: a singular value of their means that is a smaller share of the largest says nothing."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class LinearFiltration:
     """Delete the forgotten classes' outputs and move their examples' mean logits to where they tell nothing.

@@ -5,7 +5,7 @@ from rasura.models.card import Card, card_of, hash_of_model, with_card
 from rasura.models.complete import by_class, complete, own_outputs
 from rasura.models.fresh import reinitialised
 from rasura.models.load import fresh_model, load_model, save_model, to_card, write_model
-from rasura.models.logits import MISFITS, device_of, logits_of, misfit, to_device
+from rasura.models.logits import MISFITS, device_of, logits_of, misfit, of_machine, to_device
 from rasura.models.names import class_names_of, library_names, named
 from rasura.models.text import TEXT_ZOO, for_data
 from rasura.models.zoo import ZOO
@@ -30,6 +30,7 @@ __all__ = [
     "logits_of",
     "misfit",
     "named",
+    "of_machine",
     "own_outputs",
     "reinitialised",
     "save_model",
