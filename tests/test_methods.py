@@ -227,7 +227,7 @@ def look_at_forget(problem: Problem, model: nn.Module) -> None:
 
 
 def profit_from_forget(problem: Problem, model: nn.Module) -> None:
-    if problem.forget is not None:
+    if isinstance(problem.forget, Examples):
         add_noise(model, 1.0)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rasura.data import Data, Examples, Request, asked_in, in_order, listed, matched, only_numbered
-from rasura.errors import InputError
+from rasura.errors import InputError, expect
 from rasura.models import card_of, class_names_of
 from rasura.training import predict
 
@@ -44,6 +44,8 @@ def ordered(model: nn.Module, data: Data, request: Request) -> Ordered:
     Raises:
         InputError: the data have a class that the model does not name, or the request one that neither knows.
     """
+    expect("model", model, nn.Module, "an nn.Module that maps a batch to logits")
+    expect("data", data, Data, "a rasura.Data (Data.from_tensors, Data.from_datasets, load_data)")
     names = _names_of_outputs(model, data)
     if not names:
         return Ordered(data, request)

@@ -49,7 +49,7 @@ from rasura.auditing.illustrations import stage_maps, with_maps_of
 from rasura.class_order import check_order, ordered, places
 from rasura.contents import SHOWN, about, judged
 from rasura.data import Data, ForgetClasses, Request, as_request, resolve
-from rasura.errors import InputError, check_seed, unknown
+from rasura.errors import InputError, check_seed, expect, unknown
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
 from rasura.models import complete
@@ -152,6 +152,7 @@ def audit_all(
 ) -> dict[str, Finding]:
     """`audit` for several models by name; original and references are measured once."""
     check_seed(seed)
+    _check_kinds(models, original, references, also, shadows)
     asked = ordered(original, data, as_request(request))
     data, request = asked.data, asked.request
     _check_words(goal, request, also)
@@ -174,13 +175,22 @@ def audit_all(
         return found
 
 
+def _check_kinds(models: Any, original: Any, references: Any, also: Any, shadows: Any) -> None:
+    expect("models", models, Mapping, "models by name, {name: nn.Module}")
+    expect("references", references, (list, tuple), "a list of models")
+    expect("also", also, (list, tuple, set, frozenset), "a list of items (rasura list on-request)")
+    expect("shadows", shadows, Shadows, "a rasura.auditing.Shadows")
+    for model in (*models.values(), original, *references):
+        expect("model", model, nn.Module, "an nn.Module that maps a batch to logits")
+
+
 def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:
-    if goal not in GOALS:
+    if goal not in list(GOALS):
         raise unknown("goal", goal, GOALS)
     if goal == "concept" and not isinstance(request, ForgetClasses):
         raise InputError("goal: 'concept' asks about a class; allowed for samples: retrain-equivalent")
     for item in also:
-        if item not in ON_REQUEST:
+        if item not in list(ON_REQUEST):
             raise unknown("item", item, ON_REQUEST)
 
 

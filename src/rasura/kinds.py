@@ -9,13 +9,13 @@ from rasura.errors import InputError, said
 
 Settings = TypeVar("Settings", bound=type)
 
-_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a word", bool: "True or False", tuple: "a tuple"}
+_WORDS = {int: "a whole number", float: "a number", str: "a word", bool: "True or False"}
 
 
 def checked_kinds(kind: Settings) -> Settings:
     """Decorate a dataclass of settings: a value that is no whole number, number, word … as its field is annotated.
 
-    What `__post_init__` has to say of a value comes first, for it knows the range.
+    What `__post_init__` has to say of numbers and words comes first, for it knows their range.
 
     >>> from dataclasses import dataclass
     >>> @checked_kinds
@@ -29,28 +29,33 @@ def checked_kinds(kind: Settings) -> Settings:
     own: Callable[[Any], None] = getattr(kind, "__post_init__", lambda _: None)
 
     def checked(self: Any) -> None:
-        try:
-            own(self)
-        except TypeError:
-            _check(self)
-            raise
-        _check(self)
+        _check(self, _may_be_out_of_range)
+        own(self)
+        _check(self, lambda value, kind: False)
 
     kind.__post_init__ = checked
     return kind
 
 
-def _check(settings: Any) -> None:
+def _check(settings: Any, spared: Callable[[Any, Any], bool]) -> None:
     hints = get_type_hints(type(settings))
     for one in fields(settings):
         value, kind = getattr(settings, one.name), hints[one.name]
-        if not _fits(value, kind):
+        if not _fits(value, kind) and not spared(value, kind):
             raise InputError(f"{one.name}: {said(value)}; allowed: {_in_words(kind)}")
+
+
+def _may_be_out_of_range(value: Any, kind: Any) -> bool:
+    return isinstance(value, (int, float)) if kind in (int, float) else isinstance(value, str) and _is_choice(kind)
+
+
+def _is_choice(kind: Any) -> bool:
+    return get_origin(kind) is Literal
 
 
 def _fits(value: Any, kind: Any) -> bool:
     origin = get_origin(kind)
-    if origin is Literal:
+    if _is_choice(kind):
         return value in get_args(kind)
     if origin in (Union, types.UnionType):
         return any(_fits(value, one) for one in get_args(kind))
@@ -62,10 +67,10 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _in_words(kind: Any) -> str:
-    if get_origin(kind) is Literal:
+    if _is_choice(kind):
         return ", ".join(map(str, get_args(kind)))
     if get_origin(kind) in (Union, types.UnionType):
         return " or ".join(_in_words(one) for one in get_args(kind))
     if get_origin(kind) is tuple:
         return f"a tuple of {_in_words(get_args(kind)[0]).removeprefix('a ')}s"
-    return "None" if kind is types.NoneType else _WORDS.get(kind, kind.__name__)
+    return "None" if kind is types.NoneType else _WORDS.get(kind) or f"a {kind.__name__}"

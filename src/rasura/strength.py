@@ -165,8 +165,9 @@ def search_strength(
     """
     check_seed(seed)
     method, asked = as_method(method), ordered(model, data, as_request(request))
-    search, strength, data, request = search or Search(), _strength_of(method), asked.data, asked.request
+    search = Search() if search is None else search
     expect("search", search, Search, "a rasura.Search")
+    strength, data, request = _strength_of(method), asked.data, asked.request
     with reporting(progress) as report:
         whole = problem_of(model, data, request, seed, report)
         doubts = check_order(model, data, whole.forget_classes, by_number=asked.by_number)

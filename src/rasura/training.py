@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from rasura.data import Examples
 from rasura.data.examples import Inputs
-from rasura.errors import InputError, check_seed, unknown
+from rasura.errors import InputError, check_seed, expect, said, unknown
 from rasura.files import hash_of_json
 from rasura.kinds import checked_kinds
 from rasura.models import MISFITS, device_of, logits_of, misfit, to_device
@@ -141,6 +141,8 @@ def fit(
             single examples only.
     """
     check_seed(seed)
+    expect("recipe", recipe, Recipe, "a rasura.Recipe")
+    _check_given(model, examples)
     recipe = resolved(recipe, model)
     if min(recipe.batch_size, len(examples)) == 1 and has_batch_norm(model):
         raise InputError("batch_size: every batch has 1 example; allowed: 2 or more for a model with BatchNorm")
@@ -180,6 +182,9 @@ def predict(
     Raises:
         InputError: the model fails on the inputs, or does not return logits.
     """
+    _check_given(model, examples)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size: {said(batch_size)}; allowed: a whole number, 1 or more")
     device, outputs = device_of(model), []
     with evaluating(model):
         for done, (inputs, _) in enumerate(examples.batches(batch_size), start=1):
@@ -237,6 +242,11 @@ AUGMENTATIONS = {"shift": shift, "flip": flip}
 def has_batch_norm(model: nn.Module) -> bool:
     """Whether any module normalises by statistics of a batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _check_given(model: Any, examples: Any) -> None:
+    expect("model", model, nn.Module, "an nn.Module that maps a batch to logits")
+    expect("examples", examples, Examples, "rasura.Examples, such as data.train")
 
 
 def _among(field: str, value: str, kind: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rasura.data.examples import Examples, Standardise, examples_from
 from rasura.data.names import matched
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, expect, said, unknown
 from rasura.files import hash_of_json
 
 _MOST_CLASSES = 100_000  # labels beyond are identifiers by mistake; naming each would fill the memory
@@ -34,6 +34,11 @@ class Data:
     name: str = "unnamed"
 
     def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            expect(part, getattr(self, part), Examples, "rasura.Examples (see Data.from_tensors)")
+        expect("name", self.name, str, "a word")
+        if not isinstance(self.classes, tuple) or not all(isinstance(one, str) for one in self.classes):
+            raise InputError(f"classes: {said(self.classes)}; allowed: a tuple of names")
         if len(set(self.classes)) < len(self.classes):
             raise InputError(f"classes: {_twice(self.classes)!r} is named twice; allowed: different names")
         for part in ("train", "test"):
@@ -66,6 +71,11 @@ class Data:
         >>> Data.from_tensors((x, y), (x, y), classes=["cat", "dog"])
         Data('tensors', 2 classes, 4 training and 4 held-out examples)
         """
+        for part, pair in {"train": train, "test": test}.items():
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise InputError(f"{part}: {said(pair)}; allowed: a pair (inputs, labels)")
+        if isinstance(standardise, type) or not (standardise is None or callable(standardise)):
+            raise InputError(f"standardise: {said(standardise)}; allowed: a rasura.Standardise, or None")
         parts = [examples_from(*pair, transform=standardise) for pair in (train, test)]
         return Data(*parts, classes=_named(classes, parts), name=name)
 
@@ -77,7 +87,7 @@ class Data:
         needed, so the set may be larger than memory; they must be model inputs already (put the transform into it).
         """
         parts = [examples_from(dataset) for dataset in (train, test)]
-        return Data(*parts, classes=_named(classes or _own_names(train), parts), name=name)
+        return Data(*parts, classes=_named(_own_names(train) if classes is None else classes, parts), name=name)
 
     def __repr__(self) -> str:
         return (
@@ -145,6 +155,7 @@ def input_shape(examples: Examples) -> tuple[int, ...] | dict[str, tuple[int, ..
     inputs, _ = examples.batch(torch.arange(1))
     if isinstance(inputs, Tensor):
         return tuple(inputs.shape[1:])
+    expect("transform", inputs, dict, "a function that returns a tensor, or a dict of tensors")
     return {name: tuple(column.shape[1:]) for name, column in inputs.items()}
 
 
@@ -172,6 +183,7 @@ def _named(classes: Sequence[str] | None, parts: list[Examples]) -> tuple[str, .
     if classes is None:
         highest = max((int(part.labels.max()) for part in parts if len(part)), default=-1)
         return numbered(highest + 1)
+    expect("classes", classes, (str, list, tuple), "a list of names, one per class")
     return tuple(str(name) for name in classes)
 
 

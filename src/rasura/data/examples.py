@@ -1,6 +1,7 @@
 """What examples are: inputs and labels addressed by index, from tensors in memory or any map-style data set."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rasura.errors import InputError
+from rasura.errors import InputError, said
 
 Inputs = Tensor | dict[str, Tensor]
 """A batch as a model takes it: one tensor (images), or a dict of tensors (tokenised text)."""
@@ -32,6 +33,10 @@ class Standardise:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values: Any = getattr(self, name)
+            if not isinstance(values, (tuple, list)) or not all(map(_is_finite, values)):
+                raise InputError(f"standardise: {name} {said(values)}; allowed: a finite number per channel")
         if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
             raise InputError(
                 f"standardise: mean {self.mean} and std {self.std}; allowed: one of each per channel, std above 0"
@@ -43,6 +48,10 @@ class Standardise:
         shape = (1, -1) + (1,) * (stored.ndim - 2)
         mean, std = (torch.tensor(value, device=stored.device).view(shape) for value in (self.mean, self.std))
         return (scaled - mean) / std
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from rasura.data._text import SUFFIXES, class_folders, part_of, read_texts, toke
 from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, expect, unknown
 from rasura.user_code import imported
 
 DATA_SOURCES: dict[str, str] = {
@@ -41,7 +41,7 @@ DATA_SOURCES: dict[str, str] = {
 }
 
 
-def load_data(spec: str) -> Data:
+def load_data(spec: str | Path) -> Data:
     """Load data by name, by `format:path`, by path alone (the format is detected), or from a Python file.
 
     Args:
@@ -54,6 +54,8 @@ def load_data(spec: str) -> Data:
     >>> load_data("digits")
     Data('digits', 10 classes, 1198 training and 599 held-out examples)
     """
+    expect("data", spec, (str, Path), "a name or a path, a word")
+    spec = str(spec)
     prefix, _, rest = spec.partition(":")
     if spec in _NAMED:
         return _NAMED[spec]()

@@ -4,6 +4,7 @@ import errno
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rasura.errors import InputError, first_line
+from rasura.errors import InputError, expect, first_line
 from rasura.files import hash_of_file, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
 from rasura.models.build import build_model, load_hugging_face, parse_architecture
@@ -28,6 +29,8 @@ def save_model(model: nn.Module, folder: str | Path) -> None:
     Raises:
         InputError: the folder exists and is not empty, or a weight is NaN or infinite.
     """
+    expect("model", model, nn.Module, "an nn.Module")
+    expect("folder", folder, (str, Path), "the path of a folder")
     with whole_folder(Path(folder)) as partial:
         write_model(model, partial)
 
@@ -64,6 +67,9 @@ def load_model(path: str | Path, architecture: str | nn.Module | None = None, li
             folder that would run a Python file, or hand words to a library's builder, which you did not name yourself
             as `architecture`.
     """
+    expect("path", path, (str, Path), "the path of a model folder, a Hugging Face folder or a file of weights")
+    expect("architecture", architecture, (str, nn.Module, NoneType), "a name, or a module to be filled")
+    expect("like", like, (Card, NoneType), "a Card")
     path = Path(path)
     if (path / DESCRIPTION).is_file():
         card = _card_in(path)
