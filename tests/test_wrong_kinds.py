@@ -10,6 +10,7 @@ from torch import nn
 
 import rasura
 from rasura.auditing import Shadows
+from rasura.data import as_request
 from rasura.errors import InputError
 from rasura.methods import Damp, LogitMask, method_class, names
 from rasura.progress import silent
@@ -104,7 +105,7 @@ def test_lists_of_classes_and_names_of_methods_will_do(request_, method):
     problem, digits = small_problem(), rasura.load_data("digits")
     outcome = rasura.forget(problem.model, digits, request_, method, progress=silent)
     assert outcome.record["method"] == "logit-mask"
-    assert outcome.record["request"]["classes"] == sorted({int(one) for one in rasura.ForgetClasses(request_).classes})
+    assert outcome.record["request"]["classes"] == sorted({int(one) for one in as_request(request_).classes})
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ def _check(settings: Any, spared: Callable[[Any, Any], bool]) -> None:
 
 
 def _may_be_out_of_range(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is tuple and isinstance(value, tuple):
+        return all(_may_be_out_of_range(one, get_args(kind)[0]) for one in value)
     return isinstance(value, (int, float)) if kind in (int, float) else isinstance(value, str) and _is_choice(kind)
 
 

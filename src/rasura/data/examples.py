@@ -33,13 +33,12 @@ class Standardise:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):
-            values: Any = getattr(self, name)
-            if not isinstance(values, (tuple, list)) or not all(map(_is_finite, values)):
-                raise InputError(f"standardise: {name} {said(values)}; allowed: a finite number per channel")
-        if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+        finite = _are_finite(self.mean) and _are_finite(self.std)
+        if not finite or len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+            shown = [value if _are_finite(value) else said(value) for value in (self.mean, self.std)]
             raise InputError(
-                f"standardise: mean {self.mean} and std {self.std}; allowed: one of each per channel, std above 0"
+                f"standardise: mean {shown[0]} and std {shown[1]}; allowed: one finite number of each per channel, "
+                "std above 0"
             )
 
     def __call__(self, stored: Tensor) -> Tensor:
@@ -50,8 +49,10 @@ class Standardise:
         return (scaled - mean) / std
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _are_finite(values: Any) -> bool:
+    return isinstance(values, (tuple, list)) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )
 
 
 @dataclass(frozen=True, eq=False)
