@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rasura.data import Data, Examples, Request, asked_in, in_order, listed, matched, only_numbered
 from rasura.errors import InputError, expect
-from rasura.models import card_of, class_names_of
+from rasura.models import card_of, class_names_of, library_names
 from rasura.training import predict
 
 LOOKED, MOST_CLASSES = 256, 32
@@ -51,6 +51,13 @@ def ordered(model: nn.Module, data: Data, request: Request) -> Ordered:
         return Ordered(data, request)
     turned = in_order(data, names)
     return Ordered(turned, asked_in(request, data, turned), told(data, turned), only_numbered(data, names))
+
+
+def in_order_of_pretrained(model: nn.Module, data: Data) -> Data:
+    """The data in the order of a model that brings the names of these very classes with it from its pretraining."""
+    names = library_names(model)
+    same = len(matched(data.classes, names)) == len(data.classes) == len(names)
+    return in_order(data, names) if same else data
 
 
 def told(data: Data, turned: Data) -> tuple[str, ...]:
@@ -109,7 +116,7 @@ def check_order(
         InputError: other names explain the answers, as a whole or for a class to forget.
     """
     gone = {*lacking, *_forgotten(model)}
-    look = _Look.at(model, data, [*forget, *(n for n in range(len(data.classes)) if n not in gone)])
+    look = _Look.at(model, data, forget, [number for number in range(len(data.classes)) if number not in gone])
     if by_number and look.share <= look.chance:
         raise InputError(
             f"classes: {data.name} names none, and by number the model is right for {look.share:.0%} of the training "
@@ -129,10 +136,12 @@ class _Look:
     said: Tensor
 
     @staticmethod
-    def at(model: nn.Module, data: Data, numbers: Sequence[int]) -> "_Look":
-        """The first of these classes and some of the others, in equal parts."""
+    def at(model: nn.Module, data: Data, first: Sequence[int], others: Sequence[int]) -> "_Look":
+        """The first of these classes, and some of the others from all over, in equal parts."""
         there = set(data.train.labels.unique().tolist())
-        chosen = [number for number in dict.fromkeys(numbers) if number in there][:MOST_CLASSES]
+        chosen = [number for number in dict.fromkeys([*first, *others]) if number in there]
+        step = max(1, -(-len(chosen) // MOST_CLASSES))
+        chosen = [*chosen[: len(first)], *chosen[len(first) :: step]][:MOST_CLASSES]
         return _Look.of(model, data.train, chosen, max(2, LOOKED // max(1, len(chosen))))
 
     @staticmethod

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from rasura.auditing import Goal, Shadows, read_scores
-from rasura.class_order import ordered
+from rasura.class_order import in_order_of_pretrained, ordered
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_data, in_order, matched, resolve
+from rasura.data import Data, ForgetClasses, ForgetSamples, Request, hash_of_data, resolve
 from rasura.errors import InputError, check_seed, first_line
 from rasura.files import hash_of_json, read_json, whole_folder, write_json, write_whole
 from rasura.finding import NO_SHADOWS, Finding, audit_all, recomputed
@@ -26,7 +26,6 @@ from rasura.models import (
     for_data,
     fresh_model,
     hash_of_model,
-    library_names,
     named,
     to_card,
     with_card,
@@ -108,7 +107,7 @@ def train_run(
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = fresh_model(card)
-        turned = _as_begun(model, data)
+        turned = in_order_of_pretrained(model, data)
         fit(
             model,
             turned.train.take(kept),
@@ -124,13 +123,6 @@ def train_run(
 
     make_run(folder, spec, work, keep=CHECKPOINT)
     return load_run(folder, architecture)
-
-
-def _as_begun(model: nn.Module, data: Data) -> Data:
-    """The data in the order of a model that brings names of these very classes with it, as a pretrained one does."""
-    names = library_names(model)
-    same = len(matched(data.classes, names)) == len(data.classes) == len(names)
-    return in_order(data, names) if same else data
 
 
 def forget_run(
