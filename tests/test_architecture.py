@@ -11,7 +11,7 @@ SOURCE = Path(rasura.__file__).parent
 
 FLOORS = [
     {"errors"},
-    {"exits", "progress", "files", "memory", "user_code", "randomness"},
+    {"exits", "progress", "files", "kinds", "memory", "user_code", "randomness"},
     {"identity", "sealed"},
     {"data"},
     {"models"},

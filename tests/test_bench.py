@@ -63,7 +63,7 @@ def test_a_grid_is_read(tmp_path):
         ("energy = 0.9", "enrgy = 0.9", "methods.damp, wide: 'enrgy' is unknown; did you mean 'energy'"),
         ("energy = 0.9", "energy = 9.0", "energy: 9.0"),
         ("[recipe]", "[recipe", "grid: .* is no TOML"),
-        ("energy = 0.9", 'energy = "high"', "grid: methods.damp, wide = .*; allowed: values like the defaults"),
+        ("energy = 0.9", 'energy = "high"', "energy: 'high'; allowed: a number"),
         ("[methods.logit-mask]", "[methods]\nlogit-mask = 1", "grid: methods.logit-mask = 1; allowed: a table"),
     ],
 )

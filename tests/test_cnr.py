@@ -44,7 +44,7 @@ from rasura.methods._selectivity import (
 )
 from rasura.methods.cnr import Cnr
 from rasura.testing import check_method, small_problem
-from rasura.training import Batch, flip
+from rasura.training import Batch, DivergedError, flip
 
 QUICK = Cnr(generator_epochs=1, steps=2, epochs=1, examined=20, images=8)
 VIT = "vit,patch=2,width=16,depth=2"
@@ -285,7 +285,7 @@ def test_a_generator_that_diverges_is_tried_once_more_with_a_smaller_step(monkey
     def first_fails(*parts):
         rates.append(parts[3])
         if len(rates) == 1:
-            raise InputError("the losses ended at 12 and 0")
+            raise DivergedError("the losses ended at 12 and 0")
         return attempt(*parts)
 
     monkeypatch.setattr(generator, "_attempt", first_fails)

@@ -24,37 +24,42 @@ class Says(nn.Module):
 
 def test_logits_of_all_classes_stay_as_they_are():
     model = Says()
-    assert complete(model, LOGITS, classes=3) is model
+    assert complete(model, LOGITS, classes=3, places=[0, 1, 2]) is model
     positive = LOGITS - LOGITS.min()
-    assert complete(model, positive, classes=3, lacking=[1]) is model
+    assert complete(model, positive, classes=3, places=[0, 1, 2]) is model
 
 
 def test_probabilities_become_their_logarithms():
     shares = LOGITS.softmax(1)
-    logits = logits_of(complete(Says(), shares, classes=3), shares)
+    logits = logits_of(complete(Says(), shares, classes=3, places=[0, 1, 2]), shares)
     torch.testing.assert_close(logits, LOGITS - LOGITS.exp().sum(1, keepdim=True).log())
-    assert logits_of(complete(Says(), shares, classes=3), torch.tensor([[1.0, 0.0, 0.0]])).tolist() == [
-        [0.0, -torch.inf, -torch.inf]
-    ]
+    assert logits_of(
+        complete(Says(), shares, classes=3, places=[0, 1, 2]), torch.tensor([[1.0, 0.0, 0.0]])
+    ).tolist() == [[0.0, -torch.inf, -torch.inf]]
 
 
 @pytest.mark.parametrize("in_an_object", [False, True])
 @pytest.mark.parametrize(
-    ("lacking", "expected"), [([1], [2.0, -torch.inf, -1.0, 0.5]), ([0], [-torch.inf, 2.0, -1.0, 0.5])]
+    ("places", "expected"),
+    [
+        ([0, 2, 3], [2.0, -torch.inf, -1.0, 0.5]),
+        ([1, 2, 3], [-torch.inf, 2.0, -1.0, 0.5]),
+        ([3, 0, 1], [-1.0, 0.5, -torch.inf, 2.0]),
+    ],
 )
-def test_a_class_without_an_output_is_never_named(in_an_object, lacking, expected):
-    made = complete(Says(in_an_object), LOGITS, classes=4, lacking=lacking)
+def test_a_class_without_an_output_is_never_named(in_an_object, places, expected):
+    made = complete(Says(in_an_object), LOGITS, classes=4, places=places)
     assert logits_of(made, LOGITS)[0].tolist() == expected
     assert logits_of(made, {"answers": LOGITS})[0].tolist() == expected
 
 
 def test_probabilities_of_fewer_classes_are_both_changed():
     shares = torch.tensor([[0.25, 0.75]])
-    logits = logits_of(complete(Says(), shares, classes=4, lacking=[0, 3]), shares)
+    logits = logits_of(complete(Says(), shares, classes=4, places=[1, 2]), shares)
     assert logits[0, [0, 3]].tolist() == [-torch.inf, -torch.inf]
     torch.testing.assert_close(logits[0, [1, 2]].exp(), shares[0])
 
 
 def test_the_record_stays():
     model = with_card(Says(), Card(data="somewhere"))
-    assert card_of(complete(model, LOGITS, classes=4, lacking=[3])).data == "somewhere"
+    assert card_of(complete(model, LOGITS, classes=4, places=[0, 1, 2])).data == "somewhere"

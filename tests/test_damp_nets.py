@@ -781,7 +781,7 @@ def test_one_retained_class_is_refused():
 
 
 def test_a_class_without_examples_is_named():
-    with pytest.raises(InputError, match="class 10 has no calibration example"):
+    with pytest.raises(InputError, match="class 10 has no example"):
         Damp(head="project")(replace(small_problem(mlp()), classes=11))
 
 

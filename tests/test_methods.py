@@ -227,7 +227,7 @@ def look_at_forget(problem: Problem, model: nn.Module) -> None:
 
 
 def profit_from_forget(problem: Problem, model: nn.Module) -> None:
-    if problem.forget is not None:
+    if isinstance(problem.forget, Examples):
         add_noise(model, 1.0)
 
 
@@ -304,7 +304,7 @@ VIOLATIONS = {
     use_random: "global generator of random",
     use_entropy: "the same seed gave other weights",
     use_forked_state: "the same seed gave other weights",
-    look_at_forget: "failed where problem.forget is None",
+    look_at_forget: "uses problem.forget; allowed: what it declares",
     profit_from_forget: "`reads` does not declare changed the result",
     reach_past_the_view: "rows of the source were fetched",
     relabel: "labels or rows of problem.retain were changed",
@@ -749,7 +749,7 @@ def test_forget_refuses_a_result_that_is_no_result(digits):
         (ForgetSamples([5000]), "indices: 5000 is not in the training set"),
         (ForgetSamples([1, 1]), "indices: 1 given twice"),
         (ForgetSamples([]), "forget: the request leaves 0 training examples to forget"),
-        ("3", "request: got str"),
+        ("3", "request: got '3'"),
     ],
     ids=str,
 )

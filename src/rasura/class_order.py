@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from rasura.data import Data, Examples, Request, asked_in, in_order, listed, matched, only_numbered
-from rasura.errors import InputError
-from rasura.models import card_of, class_names_of
+from rasura.errors import InputError, expect
+from rasura.models import card_of, class_names_of, library_names
 from rasura.training import predict
 
 LOOKED, MOST_CLASSES = 256, 32
@@ -44,11 +44,20 @@ def ordered(model: nn.Module, data: Data, request: Request) -> Ordered:
     Raises:
         InputError: the data have a class that the model does not name, or the request one that neither knows.
     """
+    expect("model", model, nn.Module, "an nn.Module that maps a batch to logits")
+    expect("data", data, Data, "a rasura.Data (Data.from_tensors, Data.from_datasets, load_data)")
     names = _names_of_outputs(model, data)
     if not names:
         return Ordered(data, request)
     turned = in_order(data, names)
     return Ordered(turned, asked_in(request, data, turned), told(data, turned), only_numbered(data, names))
+
+
+def in_order_of_pretrained(model: nn.Module, data: Data) -> Data:
+    """The data in the order of a model that brings the names of these very classes with it from its pretraining."""
+    names = library_names(model)
+    same = len(matched(data.classes, names)) == len(data.classes) == len(names)
+    return in_order(data, names) if same else data
 
 
 def told(data: Data, turned: Data) -> tuple[str, ...]:
@@ -107,7 +116,7 @@ def check_order(
         InputError: other names explain the answers, as a whole or for a class to forget.
     """
     gone = {*lacking, *_forgotten(model)}
-    look = _Look.at(model, data, [*forget, *(n for n in range(len(data.classes)) if n not in gone)])
+    look = _Look.at(model, data, forget, [number for number in range(len(data.classes)) if number not in gone])
     if by_number and look.share <= look.chance:
         raise InputError(
             f"classes: {data.name} names none, and by number the model is right for {look.share:.0%} of the training "
@@ -127,10 +136,12 @@ class _Look:
     said: Tensor
 
     @staticmethod
-    def at(model: nn.Module, data: Data, numbers: Sequence[int]) -> "_Look":
-        """The first of these classes and some of the others, in equal parts."""
+    def at(model: nn.Module, data: Data, first: Sequence[int], others: Sequence[int]) -> "_Look":
+        """The first of these classes, and some of the others from all over, in equal parts."""
         there = set(data.train.labels.unique().tolist())
-        chosen = [number for number in dict.fromkeys(numbers) if number in there][:MOST_CLASSES]
+        chosen = [number for number in dict.fromkeys([*first, *others]) if number in there]
+        step = max(1, -(-len(chosen) // MOST_CLASSES))
+        chosen = [*chosen[: len(first)], *chosen[len(first) :: step]][:MOST_CLASSES]
         return _Look.of(model, data.train, chosen, max(2, LOOKED // max(1, len(chosen))))
 
     @staticmethod
@@ -187,7 +198,8 @@ def _renamed(look: _Look, classes: int) -> tuple[dict[int, int], Tensor]:
     """The answer that stands for each class, each once, and whether it is an example's, by a renaming without it."""
     from scipy.optimize import linear_sum_assignment
 
-    numbers, rows = look.labels.unique(return_inverse=True)
+    numbers = torch.tensor(list(dict.fromkeys(look.labels.tolist())))
+    rows = (look.labels[:, None] == numbers).long().argmax(1)
     halves, renamed = torch.arange(len(rows)) % 2, torch.zeros(len(rows), dtype=torch.bool)
     answer = torch.zeros(len(numbers), dtype=torch.int64)
     for used, scored in ((halves == 0, halves == 1), (halves == 1, halves == 0), (halves < 2, halves > 1)):
@@ -202,13 +214,15 @@ def _unknown_class(look: _Look, model: nn.Module, data: Data, number: int, gone:
     """A class that the model hardly names, though it names others: forgotten, or known under another name."""
     from scipy.stats import binom
 
-    own, others = look.among(look.labels == number), look.among(look.labels != number)
-    chance = 1 / len(data.classes)
-    if not len(own.labels) or own.share > max(chance, HARDLY) or others.share < (1 + chance) / 2:
+    own, chance = look.among(look.labels == number), 1 / len(data.classes)
+    if not len(own.labels) or own.share > max(chance, HARDLY):
+        return
+    answer = int(own.said.mode().values)
+    others = look.among((look.labels != number) & (look.labels != answer))
+    if others.share < (1 + chance) / 2:
         return
     if binom.cdf(int(own.right.sum()), len(own.labels), min(others.share, 0.95)) >= UNLIKELY:
         return
-    answer = int(own.said.mode().values)
     called, name = int((own.said == answer).sum()) / len(own.said), data.classes[number]
     found = f"the model names {own.share:.0%} of the training examples of {name!r}, {others.share:.0%} of the others"
     there = _Look.of(model, data.train, [answer], LOOKED // MOST_CLASSES)

@@ -149,8 +149,9 @@ def _pictures(probe: Probe, scores: Scores, data: Data, models: Mapping[str, nn.
         model: next(one.predicted for one in said if one.decoder == "output") for model, said in scores.models.items()
     }
     inputs, labels = probe.examples.batch(chosen)
-    assert isinstance(inputs, Tensor)
-    heat = {role: _heat(model, inputs, labels) for role, model in models.items() if role in SHOWN}
+    heat = {}
+    if isinstance(inputs, Tensor):  # a transform may make named inputs of images
+        heat = {role: _heat(model, inputs, labels) for role, model in models.items() if role in SHOWN}
     return [
         {
             "example": int(probe.rows[row]),

@@ -28,8 +28,9 @@ def unknown(field: str, value: object, allowed: Iterable[str]) -> InputError:
     folded = {name.casefold(): name for name in reversed(names)}
     close = get_close_matches(str(value).casefold(), folded, n=1, cutoff=0.5)
     hint = f"did you mean {folded[close[0]]!r}? " if close else ""
+    given = repr(value) if isinstance(value, str) else said(value)
     shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")
-    return InputError(f"{field}: {value!r} is unknown; {hint}Allowed: {shown}")
+    return InputError(f"{field}: {given} is unknown; {hint}Allowed: {shown}")
 
 
 def check_seed(seed: int) -> None:
@@ -39,8 +40,8 @@ def check_seed(seed: int) -> None:
     Traceback (most recent call last):
     rasura.errors.InputError: seed: -1; allowed: a whole number from 0 to 4294967295
     """
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"seed: {seed}; allowed: a whole number from 0 to {2**32 - 1}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise InputError(f"seed: {said(seed)}; allowed: a whole number from 0 to {2**32 - 1}")
 
 
 @contextmanager

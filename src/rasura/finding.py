@@ -51,7 +51,7 @@ from rasura.auditing.illustrations import stage_maps, with_maps_of
 from rasura.class_order import check_order, ordered, places
 from rasura.contents import SHOWN, about, judged
 from rasura.data import Data, ForgetClasses, Request, as_request, resolve
-from rasura.errors import InputError, check_seed, unknown
+from rasura.errors import InputError, check_seed, expect, unknown
 from rasura.files import write_json, write_whole
 from rasura.methods.contract import check_fits
 from rasura.models import complete, unwrapped
@@ -157,6 +157,9 @@ def audit_all(
     shadows: Shadows = NO_SHADOWS,
 ) -> dict[str, Finding]:
     """`audit` for several models by name; original and references are measured once."""
+    expect("models", models, Mapping, "models by name, {name: nn.Module}")
+    for model in models.values():
+        _check_model(model)
     with reporting(progress) as report:
         one = auditor(data, request, original, references, seed, report, goal, also, shadows)
         return {name: one(name, model) for name, model in models.items()}
@@ -175,6 +178,7 @@ def auditor(
 ) -> Callable[[str, nn.Module], Finding]:
     """A function that audits a model under a name, as `audit` does; at its first call it measures the others."""
     check_seed(seed)
+    _check_kinds(original, references, also, shadows)
     asked = ordered(original, data, as_request(request))
     data, request = asked.data, asked.request
     _check_words(goal, request, also)
@@ -198,13 +202,25 @@ def auditor(
     return one
 
 
+def _check_kinds(original: Any, references: Any, also: Any, shadows: Any) -> None:
+    expect("references", references, (list, tuple), "a list of models")
+    expect("also", also, (list, tuple, set, frozenset), "a list of items (rasura list on-request)")
+    expect("shadows", shadows, Shadows, "a rasura.auditing.Shadows")
+    for model in (original, *references):
+        _check_model(model)
+
+
+def _check_model(model: Any) -> None:
+    expect("model", model, nn.Module, "an nn.Module that maps a batch to logits")
+
+
 def _check_words(goal: str, request: Request, also: Sequence[str]) -> None:
-    if goal not in GOALS:
+    if goal not in list(GOALS):
         raise unknown("goal", goal, GOALS)
     if goal == "concept" and not isinstance(request, ForgetClasses):
         raise InputError("goal: 'concept' asks about a class; allowed for samples: retrain-equivalent")
     for item in also:
-        if item not in ON_REQUEST:
+        if item not in list(ON_REQUEST):
             raise unknown("item", item, ON_REQUEST)
 
 

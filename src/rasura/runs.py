@@ -15,9 +15,9 @@ from torch import nn
 
 from rasura.auditing import Goal, Shadows
 from rasura.audits import VERDICT, write_audit
-from rasura.class_order import ordered
+from rasura.class_order import in_order_of_pretrained, ordered
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, in_order, matched, resolve
+from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, resolve
 from rasura.errors import FolderError, alone, check_seed
 from rasura.files import hash_of_json, locked, read_json, whole_folder, write_json
 from rasura.finding import NO_SHADOWS, Finding, auditor
@@ -30,7 +30,6 @@ from rasura.models import (
     for_data,
     fresh_model,
     identity_of_model,
-    library_names,
     named,
     to_card,
     with_card,
@@ -111,7 +110,7 @@ def train_run(
     card = to_card(architecture, data, training=training)
     with seeded(seed):
         model = fresh_model(card)
-    turned = _as_begun(model, data)
+    turned = in_order_of_pretrained(model, data)
     spec = _spec("train", data, model=card.to_json(), start=identity_of_model(model))
 
     def work(partial: Path) -> None:
@@ -130,13 +129,6 @@ def train_run(
 
     make_run(folder, spec, work, keep=CHECKPOINT)
     return load_run(folder, architecture)
-
-
-def _as_begun(model: nn.Module, data: Data) -> Data:
-    """The data in the order of a model that brings names of these very classes with it, as a pretrained one does."""
-    names = library_names(model)
-    same = len(matched(data.classes, names)) == len(data.classes) == len(names)
-    return in_order(data, names) if same else data
 
 
 def forget_run(

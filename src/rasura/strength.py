@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rasura.class_order import check_order, ordered
 from rasura.data import Data, Examples, Request, as_request, mask_of
 from rasura.errors import InputError, check_seed, expect
+from rasura.kinds import checked_kinds
 from rasura.methods import Strength
 from rasura.methods.contract import (
     Method,
@@ -33,6 +34,7 @@ FINEST = 1 / 32
 """Share of the range that is not searched any further."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Search:
     """What a strength is searched for, and how long.
@@ -165,8 +167,9 @@ def search_strength(
     """
     check_seed(seed)
     method, asked = as_method(method), ordered(model, data, as_request(request))
-    search, strength, data, request = search or Search(), _strength_of(method), asked.data, asked.request
+    search = Search() if search is None else search
     expect("search", search, Search, "a rasura.Search")
+    strength, data, request = _strength_of(method), asked.data, asked.request
     with reporting(progress) as report:
         whole = problem_of(model, data, request, seed, report)
         doubts = check_order(model, data, whole.forget_classes, by_number=asked.by_number)

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from rasura.data import Examples, are_images
 from rasura.data.examples import Inputs
-from rasura.errors import InputError, check_seed, unknown
+from rasura.errors import InputError, check_seed, expect, said, unknown
 from rasura.files import hash_of_json, library_writes, put
 from rasura.identity import described, hash_of_tensors
+from rasura.kinds import checked_kinds
 from rasura.models import MISFITS, device_of, identity_of_model, logits_of, misfit, to_device
 from rasura.models.load import UNREADABLE
 from rasura.progress import Progress, silent
@@ -35,6 +36,7 @@ SHIFT = 0.1
 """The furthest shift of the "shift" augmentation, as a share of the image side."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Recipe:
     """How a net is trained.
@@ -99,6 +101,10 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 After = Callable[[nn.Module], bool | None]
 
 
+class DivergedError(InputError):
+    """Training went out of hand: the loss became NaN or infinite, or what was trained is of no use."""
+
+
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
     """Mean cross-entropy of the model's logits."""
     return F.cross_entropy(logits_of(model, batch.inputs), batch.labels)
@@ -133,10 +139,13 @@ def fit(
         after: called with the model after every step; it may change weights, and ends the run by returning True.
 
     Raises:
-        InputError: the loss became NaN or infinite, no parameter requires a gradient, or a net with BatchNorm would get
+        DivergedError: the loss became NaN or infinite.
+        InputError: no parameter requires a gradient, or a net with BatchNorm would get
             single examples only.
     """
     check_seed(seed)
+    expect("recipe", recipe, Recipe, "a rasura.Recipe")
+    _check_given(model, examples)
     recipe = resolved(recipe, model)
     if min(recipe.batch_size, len(examples)) == 1 and has_batch_norm(model):
         raise InputError("batch_size: every batch has 1 example; allowed: 2 or more for a model with BatchNorm")
@@ -176,6 +185,9 @@ def predict(
     Raises:
         InputError: the model fails on the inputs, or does not return logits.
     """
+    _check_given(model, examples)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size: {said(batch_size)}; allowed: a whole number, 1 or more")
     device, outputs = device_of(model), []
     with evaluating(model):
         for done, (inputs, _) in enumerate(examples.batches(batch_size), start=1):
@@ -235,6 +247,11 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
 
 
+def _check_given(model: Any, examples: Any) -> None:
+    expect("model", model, nn.Module, "an nn.Module that maps a batch to logits")
+    expect("examples", examples, Examples, "rasura.Examples, such as data.train")
+
+
 def _among(field: str, value: str, kind: Any) -> None:
     if value not in kind.__args__:
         raise unknown(field, value, kind.__args__)
@@ -280,7 +297,9 @@ def _step(model: nn.Module, loss: Loss, batch: Batch, optimiser: torch.optim.Opt
     optimiser.zero_grad(set_to_none=True)
     value = loss(model, batch)
     if not value.isfinite():
-        raise InputError(f"learning_rate: {recipe.learning_rate} made the loss {value.item()}; allowed: a smaller one")
+        raise DivergedError(
+            f"learning_rate: {recipe.learning_rate} made the loss {value.item()}; allowed: a smaller one"
+        )
     value.backward()
     if recipe.clip:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)

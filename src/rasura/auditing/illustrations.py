@@ -147,8 +147,11 @@ def heat_maps(model: nn.Module, inputs: Tensor, target_class: int, layer: str) -
         tracer = LayerGradCam(lambda batch: logits_of(model, batch), modules[layer])
         try:
             found = tracer.attribute(asking, target=target_class, relu_attributions=True)
-        except RuntimeError:
-            return []  # the score does not depend on the layer by gradients (rounded outputs, say): there is no map
+        except RuntimeError as error:
+            # The score does not depend on the layer by gradients (rounded outputs, say): there is no map.
+            if not any(words in str(error) for words in ("does not require grad", "not have been used in the graph")):
+                raise
+            return []
     assert isinstance(found, Tensor)
     heat = interpolate(found.detach().float().cpu(), inputs.shape[2:], mode="bilinear", align_corners=False)[:, 0]
     return [_blended(image, one) for image, one in zip(inputs.detach().float().cpu(), heat, strict=True)]

@@ -13,7 +13,7 @@ from rasura.data._items import class_names_of
 from rasura.data.examples import Examples, Standardise, examples_from
 from rasura.data.names import matched
 from rasura.data.tensors import Inputs, are_images
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, expect, said, unknown
 from rasura.files import hash_of_json
 from rasura.identity import code_of, described
 
@@ -41,6 +41,11 @@ class Data:
     preprocessing: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            expect(part, getattr(self, part), Examples, "rasura.Examples (see Data.from_tensors)")
+        expect("name", self.name, str, "a word")
+        if not isinstance(self.classes, tuple) or not all(isinstance(one, str) for one in self.classes):
+            raise InputError(f"classes: {said(self.classes)}; allowed: a tuple of names")
         _check_names(self.classes)
         for part in ("train", "test"):
             _check_examples(part, getattr(self, part), len(self.classes))
@@ -74,6 +79,11 @@ class Data:
         >>> Data.from_tensors((x, y), (x, y), classes=["cat", "dog"])
         Data('tensors', 2 classes, 4 training and 4 held-out examples)
         """
+        for part, pair in {"train": train, "test": test}.items():
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise InputError(f"{part}: {said(pair)}; allowed: a pair (inputs, labels)")
+        if isinstance(standardise, type) or not (standardise is None or callable(standardise)):
+            raise InputError(f"standardise: {said(standardise)}; allowed: a rasura.Standardise, or None")
         parts = [examples_from(*pair, transform=standardise) for pair in (train, test)]
         return Data(*parts, classes=_named(classes, parts), name=name)
 
@@ -102,7 +112,7 @@ class Data:
                 bytes with nothing to scale them.
         """
         parts = [examples_from(dataset, transform=standardise) for dataset in (train, test)]
-        return Data(*parts, classes=_named(classes or class_names_of(train), parts), name=name)
+        return Data(*parts, classes=_named(class_names_of(train) if classes is None else classes, parts), name=name)
 
     def __repr__(self) -> str:
         return (
@@ -198,6 +208,7 @@ def input_shape(examples: Examples) -> tuple[int, ...] | dict[str, tuple[int, ..
     inputs, _ = examples.batch(torch.arange(1))
     if isinstance(inputs, Tensor):
         return tuple(inputs.shape[1:])
+    expect("transform", inputs, dict, "a function that returns a tensor, or a dict of tensors")
     return {name: tuple(column.shape[1:]) for name, column in inputs.items()}
 
 
@@ -252,6 +263,7 @@ def _named(classes: Sequence[str] | None, parts: list[Examples]) -> tuple[str, .
     if classes is None:
         highest = max((int(part.labels.max()) for part in parts if len(part)), default=-1)
         return numbered(highest + 1)
+    expect("classes", classes, (str, list, tuple), "a list of names, one per class")
     return tuple(str(name) for name in classes)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rasura.data._items import hashes_of_items, image_key, labels_of, stored_inputs, untransformed
 from rasura.data.tensors import Inputs, as_tensor, hashes
-from rasura.errors import InputError
+from rasura.errors import InputError, said
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,11 @@ class Standardise:
     std: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        finite = all(map(math.isfinite, (*self.mean, *self.std)))
-        if len(self.mean) != len(self.std) or not finite or not all(value > 0 for value in self.std):
+        finite = _are_finite(self.mean) and _are_finite(self.std)
+        if not finite or len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
+            shown = [value if _are_finite(value) else said(value) for value in (self.mean, self.std)]
             raise InputError(
-                f"standardise: mean {self.mean} and std {self.std}; allowed: one finite number of each per channel, "
+                f"standardise: mean {shown[0]} and std {shown[1]}; allowed: one finite number of each per channel, "
                 "std above 0"
             )
 
@@ -48,6 +49,12 @@ class Standardise:
         shape = (1, -1) + (1,) * (stored.ndim - 2)
         mean, std = (torch.tensor(value, device=stored.device).view(shape) for value in (self.mean, self.std))
         return (scaled - mean) / std
+
+
+def _are_finite(values: Any) -> bool:
+    return isinstance(values, (tuple, list)) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.data.preprocessing import ModelsOwn, OwnTokenizer, Preprocessing
-from rasura.errors import InputError, unknown
+from rasura.errors import InputError, expect, unknown
 from rasura.user_code import beside, imported, running
 
 DATA_SOURCES: dict[str, str] = {
@@ -53,7 +53,7 @@ class _Asked:
     held_out: float | None
 
 
-def load_data(spec: str, own: ModelsOwn | None = None, held_out: float | None = None) -> Data:
+def load_data(spec: str | Path, own: ModelsOwn | None = None, held_out: float | None = None) -> Data:
     """Load data by name, by `format:path`, by path alone (the format is detected), or from a Python file.
 
     Args:
@@ -73,6 +73,8 @@ def load_data(spec: str, own: ModelsOwn | None = None, held_out: float | None = 
     >>> load_data("digits")
     Data('digits', 10 classes, 1198 training and 599 held-out examples)
     """
+    expect("data", spec, (str, Path), "a name or a path, a word")
+    spec = str(spec)
     if held_out is not None and not 0 < held_out < 1:
         raise InputError(f"held-out: {held_out}; allowed: above 0 and below 1")
     prefix, _, rest = spec.partition(":")

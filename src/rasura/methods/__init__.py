@@ -5,9 +5,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from rasura.methods._found import class_name, method_class, names
 from rasura.methods._history import forgotten_classes
 from rasura.methods._strength import Strength
-from rasura.methods.contract import Method, Outcome, Problem, class_name, forget, method_class, names
+from rasura.methods.contract import Method, Outcome, Problem, forget
 
 if TYPE_CHECKING:
     from rasura.methods.bad_teacher import BadTeacher as BadTeacher

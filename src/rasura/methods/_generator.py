@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rasura.data import examples_from
-from rasura.errors import InputError
+from rasura.errors import InputError, first_line
 from rasura.files import write_whole
 from rasura.progress import Progress, silent
 from rasura.randomness import seeded
-from rasura.training import Batch, Recipe, evaluating, fit
+from rasura.training import Batch, DivergedError, Recipe, evaluating, fit
 
 LEAST_SIDE = 8
 """Images below have no room for one doubling from four pixels."""
@@ -167,7 +167,7 @@ def trained_pair(
     for restarts, step in enumerate((rate, rate * SMALLER)):
         try:
             pair, losses = _attempt(images, features, epochs, step, seed, device, progress)
-        except InputError as error:
+        except DivergedError as error:
             reasons.append(str(error))
             continue
         if path is not None:
@@ -220,11 +220,11 @@ def _check_sound(pair: Pair, images: Tensor, seen: list[tuple[float, float]], le
     """Whether neither net has run away and the generated images differ from each other."""
     last = torch.tensor(seen[-max(1, len(seen) // 10) :]).mean(0)
     if not bool((last < RUNAWAY).all()):
-        raise InputError(f"the losses ended at {last[0]:.3g} and {last[1]:.3g}; allowed: below {RUNAWAY}")
+        raise DivergedError(f"the losses ended at {last[0]:.3g} and {last[1]:.3g}; allowed: below {RUNAWAY}")
     made, wanted = _spread(pair), images.std(0).mean().item()
     if not made >= min(COLLAPSED * wanted, least):
         bound = min(COLLAPSED * wanted, least)
-        raise InputError(f"all generated images are one: pixels deviate by {made:.2g}; allowed: {bound:.2g} or more")
+        raise DivergedError(f"all generated images are one: pixels deviate by {made:.2g}; allowed: {bound:.2g} or more")
 
 
 @torch.no_grad()
@@ -268,10 +268,13 @@ def _write(path: Path, pair: Pair) -> None:
 
 
 def _read(path: Path, pair: Pair) -> Pair:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         pair.load_state_dict(load_file(path))
-    except Exception as error:
-        raise InputError(f"store: {path} is not a stored generator ({error}); allowed: remove it") from error
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"store: {path} is not a stored generator ({first_line(error)}); allowed: remove it"
+        ) from error
     return pair

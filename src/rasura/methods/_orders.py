@@ -50,6 +50,7 @@ def calibration_of(problem: Problem, most: int) -> Calibration:
 
     At most `most` of each side, or two of each class where that is more.
     """
+    problem.require_every_class()
     generator = torch.Generator().manual_seed(problem.seed)
     sides = [_drawn(examples, most, generator) for examples in (problem.forget, problem.retain)]
     mixed = _together(*sides)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._examples import joined, some
 from rasura.methods._losses import frozen, two_teachers
 from rasura.methods._strength import Strength
@@ -14,6 +15,7 @@ from rasura.models import reinitialised
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class BadTeacher:
     """Two teachers: the original for what stays, a randomly initialised net for what goes.

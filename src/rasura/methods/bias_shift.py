@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from rasura.data import Examples
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._head import chosen_mask, head_of, head_rows
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import predict
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class BiasShift:
     """Lower the forget classes' logits by the smallest amount that takes them out of the winning place.

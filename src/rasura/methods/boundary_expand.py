@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from rasura.kinds import checked_kinds
 from rasura.methods._branch import branched
 from rasura.methods._losses import Statistics, check_statistics, shadowed, with_statistics
 from rasura.methods._recipes import constant_sgd
@@ -14,6 +15,7 @@ from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class BoundaryExpand:
     """Train the examples to forget towards one more class than the net has, and take that class away.

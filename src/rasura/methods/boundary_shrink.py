@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rasura.data import Examples
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._examples import float_inputs
 from rasura.methods._losses import Statistics, check_statistics, frozen, with_statistics
 from rasura.methods._recipes import constant_sgd
@@ -19,6 +20,7 @@ from rasura.progress import Progress, silent
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class BoundaryShrink:
     """Train the examples to forget towards their nearest other class.

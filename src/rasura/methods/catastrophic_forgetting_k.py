@@ -7,12 +7,14 @@ import torch
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._blocks import freeze_all_but, last_blocks
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import RATES, Recipe, fit, resolved
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class CatastrophicForgettingK:
     """Fine-tune the last k blocks on the retained examples and leave all before them as it is.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rasura.activations import Point
 from rasura.data import Examples
 from rasura.errors import InputError, unknown
+from rasura.kinds import checked_kinds
 from rasura.methods._blocks import freeze_all_but, last_blocks
 from rasura.methods._counterfactuals import Objective, synthesise
 from rasura.methods._examples import joined, some_of_each
@@ -43,6 +44,7 @@ UNSTEADY = 0.25
 """Share of the learning rate that nets without BatchNorm take: at the whole of it a ViT forgets everything."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Cnr:
     """Find a class's neurons, synthesise images that avoid them, and fine-tune the net until it does without them.

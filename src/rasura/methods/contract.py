@@ -1,82 +1,42 @@
 """The contract of a method: what it is given, what it returns, and the checks around every call."""
 
-import importlib
-import pkgutil
 import time
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rasura.class_order import check_order, ordered
-from rasura.data import Data, Examples, Request, as_request, describe, resolve
-from rasura.errors import InputError, check_seed, said, unknown
+from rasura.data import Data, Request, as_request, describe, resolve
+from rasura.errors import InputError, check_seed, said
 from rasura.methods._effect import alarms, measure_effect
+from rasura.methods._found import method_class, name_of
 from rasura.methods._history import earlier, remembered
-from rasura.models import Card, card_of, check_weights, copy_of, remembering_inputs, save_model, with_card
-from rasura.progress import Progress, reporting, silent
+from rasura.methods._problem import Method, Problem, Reads, UndeclaredError, only_declared
+from rasura.models import Card, card_of, check_weights, remembering_inputs, save_model, with_card
+from rasura.progress import Progress, reporting
 from rasura.training import Recipe, predict
 
-Reads = Literal["forget", "retain"]
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """A trained model and what it must forget. A method sees only the examples that it declares to read.
-
-    Attributes:
-        model: the trained model. A method never changes it.
-        forget: training examples to forget; None for a method that does not declare them.
-        retain: training examples to keep; None for a method that does not declare them.
-        forget_classes: numbers of the classes to forget; empty for a sample request.
-        classes: number of classes K.
-        seed: where all of a method's randomness comes from.
-        progress: where progress goes.
-        recipe: how the original was trained, as far as known; `retrain` starts from it.
-        gone: numbers of the classes that earlier requests took: neither part has examples of them, and a method must
-            lead none to them.
-    """
-
-    model: nn.Module
-    forget: Examples
-    retain: Examples
-    forget_classes: tuple[int, ...]
-    classes: int
-    seed: int = 0
-    progress: Progress = silent
-    recipe: Recipe = field(default_factory=Recipe)
-    gone: tuple[int, ...] = ()
-
-    def copy_of_model(self) -> nn.Module:
-        """A deep copy to work on, every parameter trainable."""
-        return copy_of(self.model).requires_grad_(True)
-
-    def require_classes(self, method: str) -> tuple[int, ...]:
-        """The classes to forget.
-
-        Raises:
-            InputError: the request is for samples.
-        """
-        if not self.forget_classes:
-            raise InputError(f"request: {method} cannot forget samples; allowed: ForgetClasses")
-        return self.forget_classes
-
-
-@runtime_checkable
-class Method(Protocol):
-    """A frozen dataclass whose fields are the hyperparameters; calling it solves a problem.
-
-    It returns a new model and a record of JSON values; lines under its key "warnings" join the outcome's
-    warnings. See `rasura.testing.check_method` for all it must keep. A class variable `strength: ClassVar[Strength]`
-    names the field that `rasura.search_strength` may set.
-    """
-
-    reads: ClassVar[tuple[Reads, ...]]
-
-    def __call__(self, problem: Problem) -> tuple[nn.Module, dict[str, Any]]: ...
+__all__ = [
+    "Method",
+    "Outcome",
+    "Problem",
+    "Reads",
+    "UnchangedError",
+    "UndeclaredError",
+    "as_method",
+    "check_fits",
+    "forget",
+    "method_class",
+    "name_of",
+    "only_declared",
+    "outcome_of",
+    "problem_of",
+    "solve",
+]
 
 
 class UnchangedError(InputError):
@@ -149,6 +109,7 @@ def problem_of(model: nn.Module, data: Data, request: Request, seed: int, progre
         retain=parts.retain,
         forget_classes=parts.forget_classes,
         classes=len(data.classes),
+        names=data.classes,
         gone=tuple(number for number in gone if number not in parts.forget_classes),
         seed=seed,
         progress=progress,
@@ -164,8 +125,9 @@ def solve(problem: Problem, method: Method) -> tuple[nn.Module, dict[str, Any], 
         InputError: settings that the problem does not allow; weights that became NaN.
     """
     begun = time.perf_counter()
-    result, own_record = method(only_declared(method, problem))
+    solved: Any = method(only_declared(method, problem))
     seconds = time.perf_counter() - begun
+    result, own_record = _two_of(solved, method)
     _check_result(problem.model, result, method)
     return result, own_record, seconds
 
@@ -199,12 +161,6 @@ def outcome_of(
     return Outcome(result, record, seconds, raised)
 
 
-def only_declared(method: Method, problem: Problem) -> Problem:
-    """The problem without the examples that the method does not declare to read."""
-    hidden: dict[str, Any] = {part: None for part in ("forget", "retain") if part not in method.reads}
-    return replace(problem, **hidden)
-
-
 def check_fits(model: nn.Module, data: Data, optional: Collection[int] = ()) -> None:
     """Whether the model takes the data's inputs and has one output per class.
 
@@ -229,28 +185,6 @@ def check_fits(model: nn.Module, data: Data, optional: Collection[int] = ()) -> 
         raise InputError(f"model: {outputs} outputs; allowed: {len(data.classes)}, one per class of {data.name}")
 
 
-def names() -> list[str]:
-    """The names of all methods: one per file of this folder that does not start with an underscore."""
-    folder = str(Path(__file__).parent)
-    files = [module.name for module in pkgutil.iter_modules([folder])]
-    return sorted(name.replace("_", "-") for name in files if not name.startswith("_") and name != "contract")
-
-
-def method_class(name: str) -> type:
-    """The dataclass of a method by its name, e.g. "logit-mask" → `LogitMask`.
-
-    Raises:
-        InputError: no such method; the message has the nearest name.
-
-    >>> method_class("logit-mask").__name__
-    'LogitMask'
-    """
-    if name not in names():
-        raise unknown("method", name, names())
-    module = importlib.import_module(f"rasura.methods.{name.replace('-', '_')}")
-    return getattr(module, class_name(name))
-
-
 def as_method(given: Any) -> Method:
     """A method as it is given; by its name or class, one with its default settings.
 
@@ -267,17 +201,6 @@ def as_method(given: Any) -> Method:
         wanted = "a method of rasura.methods, its name, or a dataclass of your own (rasura.testing.check_method)"
         raise InputError(f"method: got {said(given)}; allowed: {wanted}")
     return kept
-
-
-def class_name(name: str) -> str:
-    """`logit-mask` → `LogitMask`."""
-    return "".join(part.capitalize() for part in name.replace("_", "-").split("-"))
-
-
-def name_of(method: Any) -> str:
-    """`LogitMask()` → `logit-mask`; a user's own class keeps its module's name out."""
-    letters = type(method).__name__
-    return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in letters).removeprefix("-")
 
 
 def _check_preprocessing(card: Card, data: Data) -> None:
@@ -300,9 +223,18 @@ def _close(left: tuple[float, ...], right: tuple[float, ...]) -> bool:
     return len(left) == len(right) and all(abs(a - b) <= 1e-3 for a, b in zip(left, right, strict=True))
 
 
+def _two_of(solved: Any, method: Method) -> tuple[nn.Module, dict[str, Any]]:
+    """What a method returned: the new model and its record."""
+    kinds = [type(one) for one in solved] if isinstance(solved, tuple) else []
+    if len(kinds) != 2 or not (issubclass(kinds[0], nn.Module) and issubclass(kinds[1], dict)):
+        raise InputError(f"{name_of(method)}: returned {said(solved)}; allowed: a model and a dict of JSON values")
+    return solved[0], solved[1]
+
+
 def _check_result(model: nn.Module, result: nn.Module, method: Method) -> None:
     before, after = model.state_dict(), result.state_dict()
-    assert result is not model and before.keys() == after.keys(), "a method returns a new model with the same names"
+    if result is model or before.keys() != after.keys():
+        raise InputError(f"{name_of(method)}: returned another net, or the one it was given; allowed: a changed copy")
     for name, tensor in after.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise InputError(f"{name_of(method)}: {name} became NaN or infinite; allowed: gentler settings")

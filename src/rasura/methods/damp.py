@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rasura.activations import is_operator
 from rasura.errors import InputError, unknown
+from rasura.kinds import checked_kinds
 from rasura.methods._class_statistics import Summary
 from rasura.methods._depth import CANCELLED, CANCELLED_IN_STREAM, Depth, alpha
 from rasura.methods._directions import Residual, directions
@@ -41,6 +42,7 @@ CHOICES = {
 }
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Damp:
     """Project forget-specific directions out of the later linear maps, in one pass over calibration examples.

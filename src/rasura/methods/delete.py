@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from rasura.kinds import checked_kinds
 from rasura.methods._losses import Statistics, check_statistics, frozen, masked_distillation, with_statistics
 from rasura.methods._recipes import constant_sgd
 from rasura.methods._strength import Strength
@@ -12,6 +13,7 @@ from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Delete:
     """Teach, on the examples to forget, what the original says of all other classes.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._branch import branched
 from rasura.methods._examples import joined
 from rasura.methods._losses import confusion
@@ -17,6 +18,7 @@ from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class DomainAdversarial:
     """Fool a judge that reads the last features, and keep classifying the retained examples.

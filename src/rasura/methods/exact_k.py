@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._blocks import copy_all_but, freeze_all_but, last_blocks
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
@@ -14,6 +15,7 @@ from rasura.models import reinitialised
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class ExactK:
     """Re-initialise the last k blocks and train them, and only them, on the retained examples.

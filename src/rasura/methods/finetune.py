@@ -5,11 +5,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from rasura.kinds import checked_kinds
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
 from rasura.training import RATES, Recipe, fit, resolved
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Finetune:
     """Continue training on the retained examples, without the forgotten ones.

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._examples import reached
 from rasura.methods._losses import ascent
 from rasura.methods._strength import Strength
@@ -13,6 +14,7 @@ from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit, predict
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class GradientAscent:
     """Gradient ascent on the examples to forget, and nothing else.

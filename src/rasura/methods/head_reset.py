@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from rasura.kinds import checked_kinds
 from rasura.methods._head import chosen_mask, head_of, head_rows
 from rasura.methods.contract import Problem, Reads
 from rasura.randomness import seeded
@@ -15,6 +16,7 @@ NORMAL = 0.02
 """Standard deviation that Hugging Face's Conv1D starts with; it cannot reset itself."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class HeadReset:
     """Draw the forgotten classes' weights and biases in the head from the distribution they started from.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._losses import with_l1
 from rasura.methods._recipes import constant_sgd
 from rasura.methods._strength import Strength
@@ -15,6 +16,7 @@ from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class L1Sparse:
     """Minimise the retained examples' loss + gamma · the sum of all absolute weights.

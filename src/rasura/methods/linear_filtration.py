@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rasura.data import Examples
 from rasura.errors import InputError, unknown
+from rasura.kinds import checked_kinds
 from rasura.methods._head import chosen_mask, head_of, head_rows
 from rasura.methods.contract import Problem, Reads
 from rasura.training import predict
@@ -19,6 +20,7 @@ RELATIVE_RANK = 1e-6
 """Logits are float32: a singular value of their means that is a smaller share of the largest says nothing."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class LinearFiltration:
     """Delete the forgotten classes' outputs and move their examples' mean logits to where they tell nothing.
@@ -98,12 +100,11 @@ def _targets(kept: Tensor, chosen: Tensor, variant: Variant) -> Tensor:
 
 def _mean_logits(model: nn.Module, problem: Problem, present: Tensor) -> Tensor:
     """Mean logits of the examples of each present class over these classes, as columns `[P, P]`, float64."""
+    problem.require_every_class()
     means = torch.zeros(problem.classes, problem.classes, dtype=torch.float64)
     found = [_logits(model, part, problem) for part in (problem.forget, problem.retain)]
     logits, labels = torch.cat([one[0] for one in found]), torch.cat([one[1] for one in found])
     for number in present.nonzero()[:, 0].tolist():
-        if not bool((labels == number).any()):
-            raise InputError(f"data: class {number} has no example; allowed: at least 1 of every class")
         means[:, number] = logits[labels == number].double().mean(0)
     return means[present][:, present]
 

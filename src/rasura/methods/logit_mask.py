@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._head import chosen_mask, head_of, head_rows
 from rasura.methods.contract import Problem, Reads
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class LogitMask:
     """Push the logits of the forget classes below all others by the head's bias.

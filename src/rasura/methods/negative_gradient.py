@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._examples import joined, reached
 from rasura.methods._losses import contrast
 from rasura.methods._recipes import constant_sgd
@@ -14,6 +15,7 @@ from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit, predict
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class NegativeGradient:
     """Minimise b · mean loss of the retained examples − (1 − b) · mean loss of the examples to forget.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._examples import joined, other_labels
 from rasura.methods._losses import balanced
 from rasura.methods._recipes import constant_sgd
@@ -15,6 +16,7 @@ from rasura.methods.contract import Problem, Reads
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class RandomRelabel:
     """Train on the retained examples, and on those to forget with random labels of retained classes.

@@ -5,11 +5,13 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from rasura.kinds import checked_kinds
 from rasura.methods.contract import Problem, Reads
 from rasura.models import reinitialised
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Retrain:
     """Train a newly initialised net of the same architecture on the retained examples.

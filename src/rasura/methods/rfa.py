@@ -10,6 +10,7 @@ from torch import nn
 
 from rasura.activations import Anatomy, Point, anatomy, is_operator
 from rasura.errors import InputError, unknown
+from rasura.kinds import checked_kinds
 from rasura.methods._alignment import Alignment, Goals, Target, Teacher, endless, summary
 from rasura.methods._strength import Strength
 from rasura.methods._unseen import said_unseen
@@ -39,6 +40,7 @@ MOVED = 0.5
 """Residual norm on retained examples, as a share of the features' norm, above which a warning is given."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Rfa:
     """Low-rank adapters whose contribution is zero on retained examples and a shift on those to forget.

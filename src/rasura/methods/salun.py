@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rasura.data import Examples
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._examples import joined, other_labels
 from rasura.methods._losses import balanced
 from rasura.methods._recipes import constant_sgd
@@ -20,6 +21,7 @@ from rasura.progress import Progress, silent
 from rasura.training import Recipe, evaluating, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Salun:
     """Random relabelling of the most salient weights: saliency unlearning.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._losses import disobey, frozen, obey
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
@@ -14,6 +15,7 @@ from rasura.progress import Progress
 from rasura.training import Recipe, fit
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Scrub:
     """Alternate passes that climb KL(original ‖ student) on forget and descend a KL and label loss on retain.

@@ -16,9 +16,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from rasura.data import Examples
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, unknown
+from rasura.kinds import checked_kinds
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
-from rasura.models import MISFITS, device_of, logits_of, to_device
+from rasura.models import MISFITS, device_of, logits_of, of_machine, to_device
 from rasura.progress import Progress, silent
 
 Reference = Literal["retain", "all"]
@@ -29,6 +30,7 @@ MOST_EXAMPLES = 64
 """Examples in a chunk, at most: what a net computes inside takes memory too."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Ssd:
     """Shrink the weights that matter far more to the forgotten examples than to the others. No training.
@@ -145,7 +147,9 @@ def _can_batch(model: nn.Module, examples: Examples) -> bool:
     inputs, labels = examples.batch(torch.arange(min(2, len(examples))))
     try:
         _squares_in_batches(model, to_device(inputs, device_of(model)), labels.to(device_of(model)))
-    except MISFITS:
+    except MISFITS as error:
+        if of_machine(error):
+            raise
         return False
     return True
 

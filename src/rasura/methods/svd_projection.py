@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rasura.activations import Point, anatomy, stream
 from rasura.data import Examples
 from rasura.errors import InputError, unknown
+from rasura.kinds import checked_kinds
 from rasura.methods._operator import as_taps, from_taps
 from rasura.methods._strength import Strength
 from rasura.methods.contract import Problem, Reads
@@ -24,6 +25,7 @@ MOST_PATCHES = 2**23
 """At most so many numbers of unfolded inputs are held at a time, unless one image has more."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class SvdProjection:
     """Remove from every linear map's input what is special to the forgotten classes. No gradient.

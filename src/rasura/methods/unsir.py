@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rasura.data import Examples, examples_from
 from rasura.errors import InputError
+from rasura.kinds import checked_kinds
 from rasura.methods._examples import float_inputs, joined, some
 from rasura.methods._losses import frozen
 from rasura.methods._strength import Strength
@@ -20,6 +21,7 @@ IMPAIRING = 0.57
 """Noise examples per retained one while impairing: 20 batches of 256 beside 9 classes of 1,000."""
 
 
+@checked_kinds
 @dataclass(frozen=True)
 class Unsir:
     """Impair with error-maximising noise under the forgotten label, then repair on retained examples.

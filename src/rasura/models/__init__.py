@@ -7,7 +7,7 @@ from rasura.models.copies import copy_of, settle_weight, unwrapped
 from rasura.models.fresh import reinitialised
 from rasura.models.identity import code_behind, identity_of_model
 from rasura.models.load import fresh_model, load_model, remembering_inputs, save_model, to_card, write_model
-from rasura.models.logits import MISFITS, answer_in, check_weights, device_of, logits_of, misfit, to_device
+from rasura.models.logits import MISFITS, answer_in, check_weights, device_of, logits_of, misfit, of_machine, to_device
 from rasura.models.names import class_names_of, library_names, named
 from rasura.models.preprocessing import preprocessing_named, preprocessing_of
 from rasura.models.text import TEXT_ZOO, for_data
@@ -38,6 +38,7 @@ __all__ = [
     "logits_of",
     "misfit",
     "named",
+    "of_machine",
     "own_outputs",
     "preprocessing_named",
     "preprocessing_of",

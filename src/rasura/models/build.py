@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from rasura.errors import InputError, first_line, unknown
+from rasura.errors import InputError, expect, first_line, said, unknown
 from rasura.models.hub_config import check_config, limit_of
 from rasura.models.outline import Limit, TooLargeError, at_most, outline, room
 from rasura.models.text import TEXT_ZOO
@@ -50,6 +50,10 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
     >>> sum(p.numel() for p in build_model("resnet8,width=8", classes=10, channels=1, size=28).parameters())
     19498
     """
+    expect("model", architecture, str, f"NAME[,option=value…], a word (a net of {', '.join([*ZOO, *TEXT_ZOO])}, …)")
+    for field, value in {"classes": classes, "channels": channels, "size": size}.items():
+        if not (type(value) is int and value > 0) and (value is not None or field == "classes"):
+            raise InputError(f"{field}: {said(value)}; allowed: a whole number, 1 or more")
     name, options = parse_architecture(architecture)
     given = {"classes": classes, "channels": channels, "size": size}
     if ".py:" in name:

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rasura.data import unusable
-from rasura.errors import InputError
+from rasura.errors import InputError, expect
 from rasura.files import hash_of_file, library_writes, locked, read_json, whole_folder, write_json
 from rasura.models.adapters import kept_adapter, write_adapter
 from rasura.models.build import build_model, check_harmless, parse_architecture, shapes_of
@@ -33,6 +34,8 @@ def save_model(model: nn.Module, folder: str | Path) -> None:
     Raises:
         InputError: the folder exists and is not empty, or a weight is NaN or infinite.
     """
+    expect("model", model, nn.Module, "an nn.Module")
+    expect("folder", folder, (str, Path), "the path of a folder")
     with locked(Path(folder)), whole_folder(Path(folder)) as partial:
         write_model(model, partial)
 
@@ -79,6 +82,9 @@ def load_model(
             folder that would run a Python file that is not among `trust`, ask the Hub, or hand words to a library's
             builder, unless you name that as `architecture` yourself.
     """
+    expect("path", path, (str, Path), "the path of a model folder, a Hugging Face folder or a file of weights")
+    expect("architecture", architecture, (str, nn.Module, NoneType), "a name, or a module to be filled")
+    expect("like", like, (Card, NoneType), "a Card")
     path = Path(path)
     check_model_folder(path)
     content = read_json(path / DESCRIPTION, format=1) if (path / DESCRIPTION).is_file() else {}

@@ -74,11 +74,23 @@ MISFITS = (RuntimeError, IndexError, TypeError, ValueError)
 
 
 def misfit(inputs: Inputs, error: Exception) -> Exception:
-    """The error for a net that fails on inputs; an error that speaks for itself stays."""
-    if isinstance(error, (InputError, torch.OutOfMemoryError)):
+    """The error for a net that fails on inputs; an error that speaks for itself, or for the machine, stays."""
+    if isinstance(error, InputError) or of_machine(error):
         return error
     shape = {k: tuple(v.shape) for k, v in inputs.items()} if isinstance(inputs, dict) else tuple(inputs.shape)
-    return InputError(f"data: the model cannot take inputs of shape {shape} ({first_line(error)}); allowed: its own")
+    said = f"{type(error).__name__}: {first_line(error)}"
+    return InputError(
+        f"data: the model cannot take inputs of shape {shape} ({said}); allowed: what its forward() takes without error"
+    )
+
+
+def of_machine(error: Exception) -> bool:
+    """Whether memory or a device failed, and not what was given to it.
+
+    Where the CPU's memory ends torch raises a plain RuntimeError.
+    """
+    failed = isinstance(error, (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError))
+    return failed or any(word in str(error) for word in ("DefaultCPUAllocator", "CUDA error", "CUBLAS_", "CUDNN_"))
 
 
 def device_of(model: nn.Module) -> torch.device:

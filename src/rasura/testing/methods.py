@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from rasura.data import Data, load_data
 from rasura.methods import Strength
-from rasura.methods.contract import Method, Problem, only_declared
+from rasura.methods.contract import Method, Problem, UndeclaredError, only_declared
 from rasura.models import fresh_model, to_card, with_card
 from rasura.randomness import seeded
 from rasura.testing._watched import (
@@ -193,7 +193,7 @@ def _solved(method: Method, problem: Problem, hidden: bool, state: int) -> tuple
     """One call of the method, with everything around it watched.
 
     Args:
-        hidden: whether undeclared examples are None.
+        hidden: whether undeclared examples are refused.
         state: the seed of the global generators during the call.
     """
     watched, sources = recorded(problem)
@@ -203,14 +203,8 @@ def _solved(method: Method, problem: Problem, hidden: bool, state: int) -> tuple
     with own_generators(state), quiet():
         try:
             solved = method(only_declared(method, watched) if hidden else watched)
-        except (AttributeError, TypeError) as error:
-            undeclared = [part for part in PARTS if part not in method.reads]
-            if not hidden or not undeclared or "NoneType" not in str(error):
-                raise
-            raise AssertionError(
-                f"the method failed where problem.{' and problem.'.join(undeclared)} is None ({error}); "
-                "declare in `reads` what it reads"
-            ) from error
+        except UndeclaredError as error:
+            raise AssertionError(str(error)) from error
     changed = [what for what, bits in portrait_of(problem.model).items() if before.get(what) != bits]
     assert not changed, f"the given model was changed: {changed[0]}; work on problem.copy_of_model()"
     for source in sources:
