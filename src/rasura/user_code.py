@@ -30,7 +30,7 @@ def imported(field: str, path: Path) -> ModuleType:
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        with running(field, path), beside(path):
+        with running(field, path):
             spec.loader.exec_module(module)
     except InputError:
         del sys.modules[name]
@@ -91,9 +91,10 @@ def _forget_neighbours(folder: str) -> None:
 
 @contextmanager
 def running(field: str, path: Path) -> Iterator[None]:
-    """Around code of a user's file: whatever it raises is an `InputError` with its line, and so is `sys.exit()`."""
+    """Around code of a user's file: it finds its neighbours; whatever it raises is an `InputError`, as is `sys.exit()`."""
     try:
-        yield
+        with beside(path):
+            yield
     except InputError:  # says itself what is wrong
         raise
     except (Exception, SystemExit) as error:

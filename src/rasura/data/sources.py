@@ -1,10 +1,9 @@
 """Where data comes from: the embedded set, scikit-learn's digits, files in the usual layouts, or a Python file."""
 
 import importlib.resources
-import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,15 @@ from rasura.data._cifar import cifar_folder, read_cifar
 from rasura.data._folder import read_folder
 from rasura.data._idx import idx_folder, read_idx
 from rasura.data._npz import read_npz
+from rasura.data._python import data_from_file
 from rasura.data._read import Part, Read, check_splits, path_of, stratified
-from rasura.data._text import SUFFIXES, TEST_NAMES, class_folders, part_of, read_texts
+from rasura.data._text import SUFFIXES, class_folders, part_of, read_texts
 from rasura.data._tokens import tokeniser
 from rasura.data.canaries import canaries_of
 from rasura.data.dataset import Data
 from rasura.data.examples import Standardise, examples_from
 from rasura.data.preprocessing import ModelsOwn, OwnTokenizer, Preprocessing
 from rasura.errors import InputError, expect, unknown
-from rasura.user_code import beside, imported, running
 
 DATA_SOURCES: dict[str, str] = {
     "fashion-mini": "14,000 images of Fashion-MNIST (28×28 grey, 10 classes), part of rasura: nothing to download",
@@ -86,7 +85,7 @@ def load_data(spec: str | Path, own: ModelsOwn | None = None, held_out: float | 
     file, _, function = spec.rpartition(":")
     if file.endswith(".py"):
         check_splits(spec, held_out, False)
-        return _from_python(file, function)
+        return data_from_file(file, function)
     if spec and os.path.exists(_sized(spec)[0]):  # a name may be too long to be asked for
         return _detected(spec, asked)
     raise _unknown_source(spec)
@@ -258,46 +257,6 @@ def _unknown_source(spec: str) -> InputError:
     if prefix not in _FORMATS and re.search(r"[/\\~.]", prefix):
         return InputError(f"data: {spec} does not exist; allowed: an existing path, or {', '.join(DATA_SOURCES)}")
     return unknown("data", spec if prefix in (*_NAMED, *_FORMATS) else prefix, DATA_SOURCES)
-
-
-# ------------------------------------------------------------------------------------ by Python file
-
-
-def _from_python(file: str, function: str) -> Data:
-    path = _python_file(file)
-    make = getattr(imported("data", path), function, None)
-    if not callable(make):
-        raise InputError(f"data: {path} has no function {function!r}; allowed: a function of that file")
-    try:
-        inspect.signature(make).bind()
-    except TypeError as error:
-        raise InputError(f"data: {function} of {path} needs arguments ({error}); allowed: one without") from None
-    with running("data", path), beside(path):
-        made = make()
-    return _as_returned(made, f"{function} of {path}", path.stem)
-
-
-def _as_returned(made: Any, where: str, name: str) -> Data:
-    if isinstance(made, Data):
-        return made
-    parts = made
-    if isinstance(made, Mapping):
-        held_out = next((key for key in TEST_NAMES if key in made), "")
-        parts = tuple(made[key] for key in ("train", held_out) if key in made)
-    if not isinstance(parts, tuple) or len(parts) != 2:
-        kind = f"parts {', '.join(map(str, made))}" if isinstance(made, Mapping) else type(made).__name__
-        raise InputError(
-            f"data: {where} returned {kind}; allowed: a rasura.Data, a pair (train, test) of data sets, or a dict of "
-            f"train and one of {', '.join(TEST_NAMES)}"
-        )
-    return Data.from_datasets(*parts, name=name)
-
-
-def _python_file(file: str) -> Path:
-    path = path_of(file)
-    if not os.path.isfile(path):
-        raise InputError(f"data: {path} does not exist; allowed: an existing Python file")
-    return path.resolve()
 
 
 # -------------------------------------------------------------------------------------------- shared
