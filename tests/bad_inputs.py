@@ -297,7 +297,7 @@ def _models(world: Path) -> dict[str, bytes]:
         "word-history": with_card(history="long"),
         "word-mean": with_card(mean=["a"]),
     }
-    for key in ("architecture", "classes", "input_shape", "mean", "std", "data", "training", "history", "format"):
+    for key in ("architecture", "classes", "input_shape", "mean", "std", "data", "training", "history"):
         left = {name: value for name, value in card.items() if name != key}
         folders[f"without-{key}"] = good | {"model.json": json.dumps(left).encode()}
     return {f"{folder}/{name}": content for folder, held in folders.items() for name, content in held.items()}
@@ -708,7 +708,7 @@ FOLDERS = [
     *("format-99", "format-word", "format-null", "other-hash", "no-hash", "no-architecture", "unknown-architecture"),
     *("unknown-option", "word-option", "other-width", "python", "timm-words", "few-classes", "number-classes"),
     *("null-classes", "word-shape", "flat-shape", "other-shape", "null-training", "word-history", "word-mean"),
-    *("list-card", "number-card", "null-card", "without-format", "without-history", "without-training"),
+    *("list-card", "number-card", "null-card", "without-history", "without-training"),
     *(f"without-{key}" for key in ("architecture", "classes", "input_shape", "mean", "std", "data")),
 ]
 WEIGHTS = [

@@ -96,18 +96,14 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path, format: int | None = None) -> Any:
-    """Read a JSON file; a missing or broken one is an `InputError`, as is one of another format than asked for."""
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing or broken one is an `InputError`."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"path: {path} does not exist; allowed: an existing JSON file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"path: {path} is not readable JSON ({error}); allowed: a file as rasura wrote it") from None
-    found = content.get("format") if isinstance(content, dict) else None
-    if format is not None and found != format:
-        raise InputError(f"format: {found!r} in {path}; allowed: {format}, as this version of rasura writes it")
-    return content
 
 
 def hash_of_json(content: Any) -> str:

@@ -39,7 +39,7 @@ def is_done(folder: Path, spec: dict[str, Any]) -> bool:
         return False
     if not (folder / RUN).is_file():
         raise InputError(f"out: {folder} exists and is no run; allowed: a new or empty folder, or the same run's")
-    found = read_json(folder / RUN, format=1)
+    found = read_json(folder / RUN)
     if found.get("hash") != hash_of_json(spec):
         raise InputError(
             f"out: {folder} holds another run ({found.get('spec', {}).get('kind')}); allowed: a new or empty folder, "

@@ -52,6 +52,8 @@ class Card:
         """
         try:
             known = {name: content[name] for name in Card.__dataclass_fields__}
+            if content.get("format", 1) != 1:
+                raise ValueError(f"format {content['format']!r}, not 1")
             shape = known["input_shape"]
             return Card(
                 architecture=None if known["architecture"] is None else str(known["architecture"]),

@@ -133,7 +133,7 @@ def fresh_model(card: Card) -> nn.Module:
 
 
 def _card_in(folder: Path) -> Card:
-    content = read_json(folder / DESCRIPTION, format=1)
+    content = read_json(folder / DESCRIPTION)
     card = Card.from_json(content)
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"model: {folder / WEIGHTS} does not exist; allowed: a complete model folder")
