@@ -112,7 +112,7 @@ def _request(one: str | list[str]) -> tuple[str, ...]:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or value < 1:
+    if type(value) is not int or value < 1:
         raise InputError(f"grid: references = {value!r}; allowed: 1 or more")
     return value
 
