@@ -17,6 +17,7 @@ FLOORS = [
     {"training"},
     {"activations"},
     {"methods", "auditing"},
+    {"trials"},
     {"recipes", "report", "strength"},
     {"contents"},
     {"finding"},

@@ -18,8 +18,8 @@ from rasura.data import Examples
 from rasura.methods import Strength
 from rasura.models import card_of
 from rasura.options import Forget
-from rasura.strength import FINEST
 from rasura.testing import check_method, small_problem
+from rasura.trials import FINEST
 
 UNSEARCHED = {"retrain", "damp", "logit-mask", "head-reset", "linear-filtration"}
 """Methods that have nothing to turn up or down."""
