@@ -18,6 +18,7 @@ FLOORS = [
     {"training"},
     {"activations", "class_order"},
     {"methods", "auditing"},
+    {"trials"},
     {"recipes", "report", "strength"},
     {"contents"},
     {"finding"},

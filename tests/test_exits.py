@@ -14,6 +14,7 @@ from rasura import cli
 from rasura.cli import main
 from rasura.errors import out_of_memory, shortened
 from rasura.files import library_writes
+from rasura.models import fresh_model, to_card
 
 TRAIN = ["train", "--data", "digits", "--model", "convnet,width=2", "--epochs", "1", "--out"]
 SLOW_IMPORT = """
@@ -158,8 +159,8 @@ def test_exit_anywhere_else_is_no_success(monkeypatch: pytest.MonkeyPatch, capsy
 def test_every_failed_method_is_named_and_none_left_is_no_success(tmp_path: Path, monkeypatch, capsys) -> None:
     import rasura.compare as compare
 
-    rasura.save_model(rasura.build_model("convnet,width=2", 10, 1, 8), tmp_path / "model")
-    command = ["compare", "--model", str(tmp_path / "model"), "--architecture", "convnet,width=2", "--data", "digits"]
+    rasura.save_model(fresh_model(to_card("convnet,width=2", rasura.load_data("digits"))), tmp_path / "model")
+    command = ["compare", "--model", str(tmp_path / "model"), "--data", "digits"]
     command += ["--forget", "3", "--reference", str(tmp_path / "model"), "--out", str(tmp_path / "out"), "--json"]
     for failed, code in (({"damp": "x"}, 0), ({"damp": "x", "ssd": "y"}, 2)):
         monkeypatch.setattr(compare, "compare", lambda *given, failed=failed: ([], failed))

@@ -18,8 +18,8 @@ from rasura.data import Examples
 from rasura.methods import Strength
 from rasura.models import card_of
 from rasura.options import Forget
-from rasura.strength import FINEST
 from rasura.testing import check_method, small_problem
+from rasura.trials import FINEST
 
 UNSEARCHED = {"retrain", "damp", "logit-mask", "head-reset", "linear-filtration"}
 """Methods that have nothing to turn up or down."""
@@ -242,14 +242,57 @@ def test_the_same_seed_gives_the_same_search(digits, model):
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
 
-def test_samples_are_judged_by_themselves_and_need_a_goal(digits, model):
-    request = ForgetSamples(range(0, 60))
-    with pytest.raises(InputError, match=r"forget_accuracy: a request for samples has none of its own; allowed"):
-        search_strength(model, digits, request, methods.GradientAscent())
+def unseen_accuracy(model: nn.Module, unseen: Examples, samples: Examples) -> float:
+    """Of each sample's class in turn."""
+    right = (predict(model, unseen).argmax(1) == unseen.labels).double()
+    return sum(right[unseen.labels == label].mean().item() for label in samples.labels) / len(samples)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_samples_are_forgotten_when_they_are_known_no_better_than_unseen_examples(digits, model, named):
+    """The held-out ones, or those that the user names; each class counts as often as among the samples."""
+    rows = tuple(range(0, 600, 10))
+    aside = tuple(range(605, 1100, 2))
+    search = Search(6, tolerance=0.03, validation=aside) if named else Search(6, tolerance=0.03)
+    outcome = search_strength(model, digits, ForgetSamples(rows), methods.GradientAscent(), search)
+    samples = digits.train.take(torch.tensor(rows))
+    unseen = digits.train.take(torch.tensor(aside)) if named else digits.test
+    found = outcome.record["search"]
+    assert found["forget_accuracy"] == pytest.approx(unseen_accuracy(model, unseen, samples) + 0.03)
+    assert found["aside"]["forget"] == len(rows)
+    trial = next(one for one in found["trials"] if one["setting"] == found["chosen"])
+    assert recall(outcome.model, samples) == trial["forget_accuracy"]
+    assert found["reached"] and trial["forget_accuracy"] > 0.5, "as retrained, not as if they were poison"
+
+
+def test_a_goal_for_samples_may_be_given(digits, model):
     goal = Search(forget_accuracy=0.8, tolerance=0.1, budget=5)
-    outcome = search_strength(model, digits, request, methods.GradientAscent(epochs=4, target=0.7), goal)
-    assert outcome.record["search"]["aside"]["forget"] == 60
-    assert outcome.record["search"]["chosen"] > 0
+    outcome = search_strength(model, digits, ForgetSamples(range(60)), methods.GradientAscent(4, target=0.7), goal)
+    assert outcome.record["search"]["forget_accuracy"] == 0.8
+    without = replace(digits, test=digits.test.take(digits.test.labels == 3))
+    going = ForgetSamples((digits.train.labels == 4).nonzero()[:20, 0])
+    with pytest.raises(InputError, match="validation: no unseen example of the samples' classes; allowed"):
+        search_strength(model, without, going, methods.GradientAscent())
+
+
+def test_defaults_of_a_search_are_stated_once(digits, model, tmp_path, capsys):
+    """The command line has none of its own: without options it searches as `Search()` does."""
+    assert {getattr(Forget, name) for name in ("budget", "forget_accuracy", "tolerance", "validation")} == {None}
+    rasura.save_model(model, tmp_path / "original")
+    command = ["forget", "gradient-ascent", "--model", str(tmp_path / "original"), "--data", "digits", "--json"]
+    command += ["--forget-samples", "5%", "--strength", "auto", "--budget", "4", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)["search"]
+    assert found["tolerance"] == Search().tolerance
+    assert found["forget_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("option", ["--budget", "--tolerance", "--forget-accuracy"])
+def test_options_of_a_search_are_refused_without_one(option, tmp_path, capsys):
+    for command in (["forget", "ssd"], ["compare", "--reference", str(tmp_path)])[: 2 if option == "--budget" else 1]:
+        given_ = [*command, "--model", str(tmp_path), "--data", "digits", "--forget", "3", "--out", str(tmp_path / "o")]
+        assert main([*given_, option, "0.5" if option != "--budget" else "8"]) == 2
+        assert "allowed: with --strength auto" in capsys.readouterr().err
 
 
 @dataclass(frozen=True)

@@ -217,12 +217,12 @@ def write_json(path: Path, content: Any) -> None:
     write_whole(path, as_json(content))
 
 
-def read_json(path: Path, format: int | None = None) -> dict[str, Any]:
-    """Read a JSON file that holds an object, with this number under "format" where one is asked for.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
 
     Raises:
         InputError: no such file, one of more than 256 MiB, broken JSON, an object that names a field twice, numbers or
-            nesting that no file of ours has, no object, or another format.
+            nesting that no file of ours has, or no object.
     """
     if not path.is_file():
         raise InputError(f"path: {path} does not exist; allowed: an existing JSON file")
@@ -235,10 +235,6 @@ def read_json(path: Path, format: int | None = None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else first_line(error)
         raise InputError(f"path: {path} is not readable JSON ({reason}); allowed: a file as rasura wrote it") from None
-    if format is not None and content.get("format") != format:
-        raise InputError(
-            f"format: {content.get('format')!r} in {path}; allowed: {format}, as this version of rasura writes it"
-        )
     return content
 
 

@@ -91,7 +91,7 @@ def _forget_neighbours(folder: str) -> None:
 
 @contextmanager
 def running(field: str, path: Path) -> Iterator[None]:
-    """Around code of a user's file: it finds its neighbours; whatever it raises is an `InputError`, as is `sys.exit()`."""
+    """Around code of a user's file, which finds its neighbours: all that it raises, `sys.exit()` too, is an `InputError`."""
     try:
         with beside(path):
             yield

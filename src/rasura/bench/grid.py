@@ -137,7 +137,7 @@ def _request(one: str | list[str]) -> tuple[str, ...]:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or value < 1:
+    if type(value) is not int or value < 1:
         raise InputError(f"grid: references = {value!r}; allowed: 1 or more")
     return value
 
@@ -155,5 +155,8 @@ def _with_fields(kind: type, where: str, settings: dict[str, Any]) -> Any:
     for key in settings:
         if key not in known:
             raise unknown(where, key, known)
+        default = getattr(kind(), key)
+        if isinstance(settings[key], bool) and not isinstance(default, bool):  # Python would take true for 1
+            raise InputError(f"grid: {where}.{key} = {settings[key]}; allowed: a value like the default, {default!r}")
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     return kind(**given)

@@ -55,6 +55,8 @@ class Card:
         try:
             known = {"preprocessing": {}} | content  # older cards are of models that took the data's
             known = {name: known[name] for name in Card.__dataclass_fields__}
+            if content.get("format", 1) != 1:
+                raise ValueError(f"format {content['format']!r}, not 1")
             shape = known["input_shape"]
             if not all(isinstance(known[name], list) for name in ("classes", "mean", "std", "history")):
                 raise TypeError("classes, mean, std, history: lists")

@@ -87,7 +87,7 @@ def load_model(
     expect("like", like, (Card, NoneType), "a Card")
     path = Path(path)
     check_model_folder(path)
-    content = read_json(path / DESCRIPTION, format=1) if (path / DESCRIPTION).is_file() else {}
+    content = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}
     card = Card.from_json(content) if content else Card()
     if (path / CONFIG).is_file():
         if content:
