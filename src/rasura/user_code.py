@@ -91,7 +91,10 @@ def _forget_neighbours(folder: str) -> None:
 
 @contextmanager
 def running(field: str, path: Path) -> Iterator[None]:
-    """Around code of a user's file, which finds its neighbours: all that it raises, `sys.exit()` too, is an `InputError`."""
+    """Around code of a user's file, which finds its neighbours. All that it raises becomes an `InputError`.
+
+    That of `sys.exit()` too: no file ends a command as if it were done.
+    """
     try:
         with beside(path):
             yield
