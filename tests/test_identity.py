@@ -1,6 +1,7 @@
 """Two runs are the same only if all that decides their results is: weights, settings, code, preparation, versions."""
 
 import functools
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,6 +117,7 @@ def prepare(images):
     return images.float()
 
 scaled = lambda by: (lambda images: images * by)
+halved, doubled = lambda images: images / 2, lambda images: images * 2
 """
 
 
@@ -132,7 +134,17 @@ def test_a_users_code_is_told_by_its_file_wherever_it_lies(tmp_path: Path) -> No
     structures = [hash_of_json(structure_of(module.Net())) for module in (one, again, other)]
     assert structures[0] == structures[1] != structures[2]
     assert described(one.scaled(2)) != described(one.scaled(3))
+    assert described(one.halved) == described(again.halved) != described(one.doubled)
     assert code_of(nn.Linear) == "torch.nn.modules.linear.Linear"
+
+
+@pytest.mark.parametrize("function", [torch.Tensor.relu, torch.relu, torch.nn.functional.relu, str.lower, np.sin])
+def test_functions_without_a_python_file_go_by_their_names(function) -> None:
+    net = nn.Sequential(nn.Linear(2, 2))
+    plain = structure_of(net)
+    net.activation = function
+    assert function.__name__ in json.dumps(structure_of(net))
+    assert structure_of(net) != plain
 
 
 SCRIPT = """
@@ -166,7 +178,7 @@ def test_objects_within_themselves_end() -> None:
 # ------------------------------------------------------------------------------------------------ data
 
 
-def images(transform: Callable | None = None, kind: torch.dtype = torch.uint8) -> Data:
+def images(transform: Callable | None = None, kind: torch.dtype = torch.float16) -> Data:
     inputs, labels = torch.zeros(4, 1, 2, 2, dtype=kind), torch.tensor([0, 1, 0, 1])
     data = Data.from_tensors((inputs, labels), (inputs, labels))
     return replace(data, train=replace(data.train, transform=transform), test=replace(data.test, transform=transform))
@@ -189,7 +201,7 @@ def test_what_becomes_of_stored_inputs_is_in_the_identity_of_data(tmp_path: Path
     assert len(set(map(hash_of_json, identities))) == len(prepared)
     again = of_user(tmp_path / "data.py", OF_A_USER.replace("images.float()", "images.float() / 2"))
     assert identity_of_data(images(again.prepare)) != identities[3]
-    assert identity_of_data(images(kind=torch.int8)) != identity_of_data(images())
+    assert identity_of_data(images(kind=torch.bfloat16)) != identity_of_data(images())
 
 
 # ------------------------------------------------------------------------------------------------ runs

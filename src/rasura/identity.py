@@ -103,12 +103,14 @@ def _settings(module: nn.Module, within: tuple[int, ...]) -> Any:
 def code_of(thing: Any) -> str:
     """The name of a function or class; where no library is behind it, with the hash of the file that defines it.
 
-    What was typed at a prompt has no file, and its name alone.
+    A function's place in the file tells lambdas from each other. What was typed at a prompt has no file, and its name
+    alone.
     """
-    name = f"{thing.__module__}.{thing.__qualname__}"
+    name = f"{getattr(thing, '__module__', None)}.{thing.__qualname__}"  # C methods such as str.lower have no module
     if library_of(thing) or not (source := _source_of(thing)):
         return name
-    return f"{thing.__qualname__} of {hash_of_file(source)}"  # the module's name of a user's file holds its path
+    place = f" {hash_of_json([*thing.__code__.co_positions()])}" if inspect.isfunction(thing) else ""
+    return f"{thing.__qualname__} of {hash_of_file(source)}{place}"  # not the module's name, which holds a path
 
 
 def _source_of(thing: Any) -> Path | None:
@@ -121,7 +123,7 @@ def _source_of(thing: Any) -> Path | None:
 
 def library_of(thing: Any) -> str | None:
     """Which of `LIBRARIES` defines a function or class; None if none of them does."""
-    root = str(thing.__module__).partition(".")[0]
+    root = str(getattr(thing, "__module__", None)).partition(".")[0]
     return root if root in LIBRARIES else None
 
 
