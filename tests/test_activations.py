@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rasura import InputError, build_model
-from rasura.activations import Moments, Point, anatomy, features, is_operator, moments, pooled, stream, tap
+from rasura.activations import Moments, Point, anatomy, features, is_operator, moments, pooled, stream, tap, unreadable
 from rasura.data import Examples, examples_from
 
 
@@ -237,7 +237,7 @@ def test_rows_of_an_example_are_averaged_and_what_has_no_rows_of_examples_is_nam
     net, images = Rows(), torch.rand(5, 1, 2, 4)
     found = anatomy(net, images[:2])
     assert found.stages == ("place", "by_image", "by_row")
-    assert found.unread == {
+    assert unreadable(net, images[:2], found) == {
         "place": "its rows are not examples",
         "by_row": "its rows are not one example after another",
     }

@@ -1,6 +1,6 @@
 """What a net computes inside: hooks, passes that read, and the parts that it is made of."""
 
-from rasura.activations.anatomy import Anatomy, NoLinearMapError, anatomy
+from rasura.activations.anatomy import Anatomy, NoLinearMapError, anatomy, unreadable
 from rasura.activations.moments import Moments, moments
 from rasura.activations.pooling import pooled, pooling_of
 from rasura.activations.reading import fast_layout, features, stream
@@ -20,4 +20,5 @@ __all__ = [
     "pooling_of",
     "stream",
     "tap",
+    "unreadable",
 ]

@@ -1,7 +1,7 @@
 """The parts of anyone's net: stages, linear maps, and those that give its answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +26,12 @@ class Anatomy:
         heads: the operators that give the answers. One, if its outputs are the logits; where there is none and code
             makes logits of what operators give, all of these: the members of an ensemble.
         norms: operator → the BatchNorm that takes its output directly.
-        unread: stages and heads that cannot be read as one vector per example, with the reason.
     """
 
     stages: tuple[str, ...]
     operators: tuple[str, ...]
     heads: tuple[str, ...]
     norms: Mapping[str, str]
-    unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def head(self) -> str:
@@ -52,7 +50,7 @@ class NoLinearMapError(InputError):
 
 @torch.no_grad()
 def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
-    """Find stages, operators and heads by running the model on a small batch, and on the same batch twice over.
+    """Find stages, operators and heads by running the model on a small batch.
 
     Stages are found from the outside in: a module that holds more than half of the operators, or a head and more, is
     opened, until none does; of the parts that hold an operator, at most eight are kept, evenly spaced, the last always.
@@ -74,10 +72,26 @@ def anatomy(model: nn.Module, inputs: Inputs) -> Anatomy:
     heads = tuple(direct[-1:]) or _feeding(model, inputs, operators, own.shape[1]) or operators[-1:]
     operators = (*(name for name in operators if name not in heads), *heads)
     parts = _parts(modules, operators, heads, list(dict.fromkeys(name for name, _, _ in calls)))
-    unread = _unread(calls, _trace(model, _doubled(inputs))[0], len(logits))
-    stages = tuple(_thinned(parts, MOST_STAGES))
-    unread = {name: why for name, why in unread.items() if name in (*stages, *heads)}
-    return Anatomy(stages, operators, heads, _norms(calls, modules), unread)
+    return Anatomy(tuple(_thinned(parts, MOST_STAGES)), operators, heads, _norms(calls, modules))
+
+
+@torch.no_grad()
+def unreadable(model: nn.Module, inputs: Inputs, parts: Anatomy) -> dict[str, str]:
+    """Stages and heads that cannot be read as one vector per example, with the reason.
+
+    They do not take every example by itself: with a small batch twice over, their rows are not twice the same.
+    """
+    (calls, logits), (again, _) = _trace(model, inputs), _trace(model, _doubled(inputs))
+    once, twice = ({name: output.tensor for name, _, output in found} for found in (calls, again))
+    found = {}
+    for name in (*parts.stages, *parts.heads):
+        tensor, double = once[name], twice.get(name)
+        rows = len(tensor)
+        if double is None or len(double) != 2 * rows:
+            found[name] = "its rows are not examples"
+        elif rows != len(logits) and not torch.allclose(double[:rows].float(), tensor.float(), rtol=1e-3, atol=1e-4):
+            found[name] = "its rows are not one example after another"
+    return found
 
 
 class _Seen:
@@ -167,25 +181,6 @@ def _parts(
         at = parts.index(large)
         parts[at : at + 1] = opened(large)
     return [part for part in parts if inside(part) and not _holds(part, heads)]
-
-
-def _unread(calls: list[_Call], again: list[_Call], examples: int) -> dict[str, str]:
-    """Modules that do not take every example by itself: with the batch twice over, their rows are not twice the same.
-
-    Args:
-        calls: with the batch.
-        again: with the batch twice over.
-        examples: in the batch.
-    """
-    once, twice = ({name: output.tensor for name, _, output in found} for found in (calls, again))
-    found = {}
-    for name, tensor in once.items():
-        rows, double = len(tensor), twice.get(name)
-        if double is None or len(double) != 2 * rows:
-            found[name] = "its rows are not examples"
-        elif rows != examples and not torch.allclose(double[:rows].float(), tensor.float(), rtol=1e-3, atol=1e-4):
-            found[name] = "its rows are not one example after another"
-    return found
 
 
 def _doubled(inputs: Inputs) -> Inputs:

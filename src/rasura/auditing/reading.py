@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rasura.activations import Anatomy, NoLinearMapError, Point, anatomy, features
+from rasura.activations import Anatomy, NoLinearMapError, Point, anatomy, features, unreadable
 from rasura.auditing.decoded import Anchor, Head
 from rasura.auditing.probe import Probe
 from rasura.data import Examples
@@ -43,7 +43,7 @@ class Reading:
 def parts_of(model: nn.Module, some: Examples | Inputs) -> Anatomy:
     """The model's parts, from some examples or a small batch; none for a net without a linear map."""
     try:
-        return anatomy(model, some.batch(torch.arange(min(2, len(some))))[0] if isinstance(some, Examples) else some)
+        return anatomy(model, _two_of(some) if isinstance(some, Examples) else some)
     except NoLinearMapError:
         return Anatomy((), (), (), {})
 
@@ -69,7 +69,8 @@ def read(
     Raises:
         InputError: NaN logits or features.
     """
-    heads, readable = ([one for one in each if one not in parts.unread] for each in (parts.heads, parts.stages))
+    unread = unreadable(model, _two_of(examples), parts)
+    heads, readable = ([one for one in each if one not in unread] for each in (parts.heads, parts.stages))
     wanted, failed = readable if stages else [] if heads else readable[-1:], set()
     points = [*map(Point, wanted), *(Point(head, side) for head in heads for side in ("input", "output"))]
     found, logits = features(model, examples, points, progress=progress, label=label, unread=failed)
@@ -83,7 +84,7 @@ def read(
         inner=torch.cat([found[Point(head, "input")] for head in kept], dim=1) if kept else deepest,
         said=_mean(said) if kept else logits,
         stages=before,
-        unread={**parts.unread, **dict.fromkeys(sorted(failed), UNREADABLE)} | ({} if kept else {"the head": NO_MAP}),
+        unread=unread | dict.fromkeys(sorted(failed), UNREADABLE) | ({} if kept else {"the head": NO_MAP}),
     )
 
 
@@ -109,6 +110,10 @@ def read_anchor(original: nn.Module, probe: Probe) -> Anchor | None:
 def inner_of(model: nn.Module, examples: Examples, progress: Progress = silent, label: str = "audit") -> Tensor:
     """What the model's head gets of each example, `[N, d]`."""
     return read(model, examples, parts_of(model, examples), progress=progress, label=label).inner
+
+
+def _two_of(examples: Examples) -> Inputs:
+    return examples.batch(torch.arange(min(2, len(examples))))[0]
 
 
 def _as_matrix(module: Any) -> tuple[Tensor | None, Tensor]:
