@@ -118,11 +118,8 @@ def test_data_keep_their_spelling_and_get_the_classes_that_they_lack():
     assert torch.equal(turned.train.labels, torch.tensor([3, 0])[data.train.labels])
     assert torch.equal(turned.train.rows, data.train.rows)
     assert in_order(data, ("Dog", "TABBY")) is data
-    assert in_order(animals(("dog",)), ("dog", "crane", "crane")).classes == (
-        "dog",
-        "crane (output 1)",
-        "crane (output 2)",
-    )
+    wider = in_order(data, ("dog", "crane", "crane", "tabby"))
+    assert wider.classes == ("dog", "crane (output 1)", "crane (output 2)", "tabby")
 
 
 # --------------------------------------------------------------------------------------- forgetting
@@ -348,7 +345,7 @@ def in_the_datas_order(model: Any) -> nn.Module:
     return turned
 
 
-def test_models_that_count_otherwise_are_audited_alike(named, retrained):
+def test_models_that_count_otherwise_are_audited_alike(named, retrained, monkeypatch):
     model = rasura.forget(named, animals(), ["tabby"], Damp()).model
     given = animals(), ["tabby"], named
     alike = rasura.audit(model, *given, retrained)  # pyright: ignore[reportArgumentType]
@@ -362,10 +359,19 @@ def test_models_that_count_otherwise_are_audited_alike(named, retrained):
     assert mixed.content["geometry"] == alike.content["geometry"]
     assert mixed.content["heads"] == alike.content["heads"]
     assert mixed.content["data"]["classes"] == ["tabby", "wolf", "retriever", "dog"]
-    assert "matched by name" in mixed.content["warnings"][0]
+    assert "matched by name" in mixed.content["notes"][0]
     plain = rasura.audit(model, in_own_order(animals()), ["Tabby"], named, retrained)  # pyright: ignore
-    assert "warnings" not in plain.content
+    assert plain.content["notes"] == [note for note in alike.content["notes"] if "matched by name" not in note]
     assert plain.content["comparisons"] == alike.content["comparisons"]
+    monkeypatch.setattr(
+        "rasura.finding.check_order", lambda model, *_, **__: ("a doubt",) if model is retrained[1] else ()
+    )
+    doubted = rasura.audit(model, *given, retrained)  # pyright: ignore[reportArgumentType]
+    assert doubted.content["notes"] == [
+        *alike.content["notes"][:1],
+        "reference 2: a doubt",
+        *alike.content["notes"][1:],
+    ]
 
 
 def test_a_model_with_other_names_is_not_audited(named):

@@ -173,6 +173,15 @@ def test_a_run_without_digests_is_no_result_but_a_model(
     assert main([*here["forget"][:-1], str(tmp_path / "new")]) == 0
 
 
+def test_a_run_of_a_format_to_come_is_not_believed(tmp_path: Path) -> None:
+    seal(tmp_path, {"hash": hash_of_json({}), "spec": {}})
+    content = json.loads((tmp_path / "run.json").read_text()) | {"format": 99}
+    del content["sha256"]
+    write_json(tmp_path / "run.json", content | {"sha256": hash_of_json(content)})
+    with pytest.raises(FolderError, match="allowed: the file as rasura wrote it"):
+        sealed(tmp_path, "out")
+
+
 class StoppedError(BaseException):
     """As if the process had been killed."""
 

@@ -178,6 +178,16 @@ def test_a_history_that_is_none_of_ours_is_refused(digits, entry):
         forget(strange, digits, ForgetClasses([3]), Watching())
 
 
+@pytest.mark.parametrize("samples", [3, {"of": 1198}, {"of": 1198, "indices": 4}, {"of": 1198, "indices": [1198]}])
+def test_samples_in_the_history_that_are_none_of_ours_are_refused(digits, samples):
+    model = small_problem().model
+    strange = with_card(model, replace(card_of(model), history=({"request": {"classes": []}, "samples": samples},)))
+    with pytest.raises(
+        InputError, match=r"^(history: an entry names no samples|indices: 1198 is not in the training set)"
+    ):
+        forget(strange, digits, ForgetClasses([3]), Watching())
+
+
 def test_a_class_in_the_history_that_the_data_has_not_is_refused(digits):
     model = small_problem().model
     strange = with_card(model, replace(card_of(model), history=({"request": {"classes": [3, 12]}},)))

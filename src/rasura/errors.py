@@ -126,10 +126,10 @@ def shortened(line: str, most: int = 300) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether Python, NumPy or torch, on any device, had no memory left.
+    """Whether Python, NumPy or torch, on any device, had no memory left; on the CPU torch raises a plain RuntimeError.
 
     >>> out_of_memory(MemoryError()), out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
     (True, True)
     """
-    told = str(error).casefold() if isinstance(error, RuntimeError) else ""
-    return isinstance(error, MemoryError) or "out of memory" in told or "can't allocate memory" in told
+    reason = str(error).casefold() if isinstance(error, RuntimeError) else ""
+    return isinstance(error, MemoryError) or "out of memory" in reason or "defaultcpuallocator" in reason

@@ -184,10 +184,10 @@ def auditor(
     _check_words(goal, request, also)
     lacking = resolve(request, data).forget_classes
     anchors = {ORIGINAL: _fitting(original, data)}
-    warnings = (*asked.warnings, *check_order(original, data, lacking, by_number=asked.by_number))
-    anchors |= {reference_name(k): _fitting(one, data, lacking) for k, one in enumerate(references)}
-    for reference in list(anchors.values())[1:]:
-        check_order(reference, data, lacking=lacking)
+    warnings = [*asked.warnings, *check_order(original, data, lacking, by_number=asked.by_number)]
+    for name, reference in ((reference_name(k), one) for k, one in enumerate(references)):
+        anchors[name] = _fitting(reference, data, lacking)
+        warnings += [f"{name}: {doubt}" for doubt in check_order(anchors[name], data, lacking=lacking)]
     shadows = Shadows(*([_fitting(one, data, lacking) for one in kind] for kind in vars(shadows).values()))
 
     @functools.cache
@@ -272,7 +272,7 @@ def _audit_one(
     data: Data,
     request: Request,
     on_request: dict[str, Any],
-    warnings: tuple[str, ...],
+    warnings: Sequence[str],
     report: Progress,
 ) -> Finding:
     begun = time.perf_counter()

@@ -26,10 +26,12 @@ from rasura.memory import peak_memory
 from rasura.methods.contract import Method, forget, name_of
 from rasura.models import (
     card_of,
+    copy_of,
     device_of,
     for_data,
     fresh_model,
     identity_of_model,
+    load_model,
     named,
     to_card,
     with_card,
@@ -241,11 +243,7 @@ def load_run(folder: Path, architecture: str | nn.Module | None = None) -> nn.Mo
         architecture: its name as the user gave it (so that a Python file which it names may run), or a model of the
             same, which is copied.
     """
-    import copy
-
-    from rasura.models import load_model
-
-    return load_model(folder, copy.deepcopy(architecture) if isinstance(architecture, nn.Module) else architecture)
+    return load_model(folder, copy_of(architecture) if isinstance(architecture, nn.Module) else architecture)
 
 
 def machine() -> dict[str, Any]:

@@ -108,7 +108,7 @@ def _record(folder: Path, field: str) -> dict[str, Any]:
         record = json.loads(written)
         content = {key: value for key, value in record.items() if key != "sha256"}
         whole = as_json(record) == written and record["sha256"] == hash_of_json(content)
-        whole = whole and record["hash"] == hash_of_json(record["spec"])
+        whole = whole and record["format"] == FORMAT and record["hash"] == hash_of_json(record["spec"])
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise FolderError(f"{field}: {path} is damaged ({first_line(error)}); allowed: as rasura wrote it") from None
     if not whole:

@@ -129,8 +129,6 @@ class Data:
         Raises:
             InputError: an unknown name (the message has the nearest), a number out of range, none, or all of them.
         """
-        if len(self.classes) < 2:
-            raise InputError(f"classes: {self.name} has {len(self.classes)}; allowed: 2 or more, some of which stay")
         numbers = sorted({self._class_number(one) for one in chosen})
         if not numbers or len(numbers) == len(self.classes):
             raise InputError(

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rasura.data import Data, ForgetClasses, ForgetSamples, Request
+from rasura.data import Data, ForgetClasses, ForgetSamples, Request, mask_of
 from rasura.errors import InputError
 from rasura.models import Card, card_of, class_names_of
 
@@ -37,14 +37,12 @@ def earlier(model: nn.Module, data: Data) -> tuple[tuple[int, ...], Tensor]:
     if classes and not 0 <= classes[0] <= classes[-1] < len(data.classes):
         raise InputError(f"history: classes {classes} were forgotten; allowed: 0 to {len(data.classes) - 1}")
     taken = torch.isin(data.train.labels, torch.tensor(classes, dtype=torch.int64))
-    for entry in card.history:
-        if "samples" in entry:
-            size = entry["samples"]["of"]
-            if size != len(data.train):
-                raise InputError(
-                    f"data: {len(data.train)} training examples; allowed: the {size} from which samples were forgotten"
-                )
-            taken[torch.tensor(entry["samples"]["indices"], dtype=torch.int64)] = True
+    for size, indices in _samples_in(card):
+        if size != len(data.train):
+            raise InputError(
+                f"data: {len(data.train)} training examples; allowed: the {size} from which samples were forgotten"
+            )
+        taken |= mask_of(indices, size)
     return classes, taken
 
 
@@ -53,6 +51,15 @@ def remembered(request: Request, data: Data) -> dict[str, Any]:
     if not isinstance(request, ForgetSamples):
         return {}
     return {"samples": {"indices": list(request.indices), "of": len(data.train)}}
+
+
+def _samples_in(card: Card) -> list[tuple[int, tuple[int, ...]]]:
+    """Of each request for samples: how many training examples there were, and which of them were forgotten."""
+    found = [entry["samples"] for entry in card.history if "samples" in entry]
+    try:
+        return [(one["of"], tuple(int(index) for index in one["indices"])) for one in found]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"history: an entry names no samples ({error!r}); allowed: as rasura wrote it") from None
 
 
 def _classes_in(card: Card) -> tuple[int, ...]:

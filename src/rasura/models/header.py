@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from rasura.errors import InputError, first_line
-from rasura.memory import machine_memory
+from rasura.memory import check_room
 
 
 def shapes_in(path: Path) -> dict[str, torch.Size]:
@@ -30,9 +30,7 @@ def check_file(path: Path) -> None:
     """Refuse a file of weights that is missing, or larger than the machine's memory."""
     if not path.is_file():
         raise InputError(f"model: {path} does not exist; allowed: an existing file of weights")
-    if path.stat().st_size > machine_memory():
-        size = f"{path.stat().st_size / 2**30:,.0f} GiB"
-        raise InputError(f"model: {path} has {size}; allowed: at most the machine's memory")
+    check_room(f"model: {path}", path.stat().st_size)
 
 
 def check_archive(path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from rasura.errors import InputError, first_line
 from rasura.models.build import library, load_hugging_face
 from rasura.models.card import card_of
+from rasura.models.names import library_names, named
 
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -60,11 +61,8 @@ def write_hugging_face(model: Any, folder: Path) -> None:
     """
     written, classes = copy.copy(model), card_of(model).classes
     written.config = copy.deepcopy(model.config)  # transformers notes in it what it has written
-    if len(classes) == written.config.num_labels and all(
-        name == f"LABEL_{number}" for number, name in written.config.id2label.items()
-    ):
-        written.config.id2label = dict(enumerate(classes))
-        written.config.label2id = {name: number for number, name in enumerate(classes)}
+    if len(classes) == written.config.num_labels and not library_names(model):
+        named(written, classes)
     written.save_pretrained(folder, max_shard_size="1000TB")  # one file, which one hash covers
     source = folder_of(model)
     if source is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rasura.data import unusable
 from rasura.data.examples import Inputs
-from rasura.errors import InputError, first_line
+from rasura.errors import InputError, first_line, out_of_memory
 
 
 def logits_of(model: nn.Module, inputs: Inputs) -> Tensor:
@@ -85,12 +85,9 @@ def misfit(inputs: Inputs, error: Exception) -> Exception:
 
 
 def of_machine(error: Exception) -> bool:
-    """Whether memory or a device failed, and not what was given to it.
-
-    Where the CPU's memory ends torch raises a plain RuntimeError.
-    """
-    failed = isinstance(error, (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError))
-    return failed or any(word in str(error) for word in ("DefaultCPUAllocator", "CUDA error", "CUBLAS_", "CUDNN_"))
+    """Whether memory or a device failed, and not what was given to it."""
+    failed = out_of_memory(error) or isinstance(error, torch.AcceleratorError)
+    return failed or any(word in str(error) for word in ("CUDA error", "CUBLAS_", "CUDNN_"))
 
 
 def device_of(model: nn.Module) -> torch.device:
