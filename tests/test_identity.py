@@ -168,14 +168,13 @@ def test_objects_within_themselves_end() -> None:
 
 def images(transform: Callable | None = None, kind: torch.dtype = torch.uint8) -> Data:
     inputs, labels = torch.zeros(4, 1, 2, 2, dtype=kind), torch.tensor([0, 1, 0, 1])
-    data = Data.from_tensors((inputs, labels), (inputs, labels))
+    data = Data.from_tensors((inputs, labels), (inputs, labels), standardise=Standardise((0.0,), (1.0,)))
     return replace(data, train=replace(data.train, transform=transform), test=replace(data.test, transform=transform))
 
 
 def test_what_becomes_of_stored_inputs_is_in_the_identity_of_data(tmp_path: Path) -> None:
     file = of_user(tmp_path / "data.py", OF_A_USER)
     prepared = [
-        images(),
         images(Standardise((0.5,), (0.5,))),
         images(Standardise((0.4,), (0.5,))),
         images(file.prepare),

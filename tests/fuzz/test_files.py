@@ -20,6 +20,7 @@ from torch import nn
 import rasura
 from rasura import ForgetClasses, ForgetSamples
 from rasura.auditing import write_scores
+from rasura.audits import recompute, write_report
 from rasura.bench import read_grid
 from rasura.cli import main
 from rasura.data import Data, read_samples, resolve
@@ -28,7 +29,7 @@ from rasura.files import hash_of_file
 from rasura.models import build_model, fresh_model, to_card
 from rasura.models.adapters import with_adapters
 from rasura.models.load import DESCRIPTION, WEIGHTS, write_model
-from rasura.runs import RUN, is_done, recompute, write_report
+from rasura.runs import RUN, is_done
 
 NET = "convnet,width=2"
 JSON = st.recursive(

@@ -87,13 +87,13 @@ def load_model(
     expect("like", like, (Card, NoneType), "a Card")
     path = Path(path)
     check_model_folder(path)
-    content = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}
-    card = Card.from_json(content) if content else Card()
+    content = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else None
+    card = Card() if content is None else Card.from_json(content)
     if (path / CONFIG).is_file():
-        if content:
+        if content is not None:
             _check_hash(path / WEIGHTS, content.get("sha256"))
         return with_card(read_hugging_face(path), card)
-    if content:
+    if content is not None:
         if architecture is None:
             architecture = _harmless(card.architecture, path, trust)
             _check_fit(replace(card, architecture=architecture), path)
