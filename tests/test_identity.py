@@ -180,15 +180,16 @@ def test_what_becomes_of_stored_inputs_is_in_the_identity_of_data(tmp_path: Path
         images(file.prepare),
         images(file.scaled(2)),
         images(file.scaled(3)),
-        images(functools.partial(torch.add, 1)),
-        images(functools.partial(torch.add, 2)),
+        images(functools.partial(torch.add, 0.5)),
+        images(functools.partial(torch.add, 1.5)),
     ]
     assert len({hash_of_data(data) for data in prepared}) == 1
     identities = [identity_of_data(data) for data in prepared]
     assert len(set(map(hash_of_json, identities))) == len(prepared)
+    scaled = Standardise((0.5,), (0.5,))
     again = of_user(tmp_path / "data.py", OF_A_USER.replace("images.float()", "images.float() / 2"))
-    assert identity_of_data(images(again.prepare)) != identities[3]
-    assert identity_of_data(images(kind=torch.int8)) != identity_of_data(images())
+    assert identity_of_data(images(again.prepare)) != identities[2]
+    assert identity_of_data(images(scaled, torch.int8)) != identity_of_data(images(scaled))
 
 
 # ------------------------------------------------------------------------------------------------ runs
