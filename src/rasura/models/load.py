@@ -1,6 +1,7 @@
 """Model folders: weights in `model.safetensors`, everything else in `model.json`. Nothing is ever unpickled."""
 
 import pickle
+import struct
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -110,7 +111,10 @@ def load_model(
     raise InputError(f"model: {path} holds none; allowed: a model folder, a Hugging Face folder, a file of weights")
 
 
-UNREADABLE = (RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError, MemoryError)
+UNREADABLE = (
+    *(RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError, MemoryError),
+    struct.error,
+)
 """What `torch.load` raises on files of something else: text, pictures, cut archives."""
 
 
