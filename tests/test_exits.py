@@ -34,7 +34,7 @@ from rasura import training
 def wait(*arguments, **settings):
     print("training", flush=True)
     time.sleep(60)
-training._write_checkpoint = wait
+training.write_checkpoint = wait
 from rasura.__main__ import entry
 entry()
 """

@@ -115,7 +115,7 @@ class Net(nn.Module):
 def prepare(images):
     return images.float()
 
-scaled = lambda by: (lambda images: images * by)
+scaled = lambda by: (lambda images: images.float() * by)
 """
 
 
@@ -187,7 +187,7 @@ def test_what_becomes_of_stored_inputs_is_in_the_identity_of_data(tmp_path: Path
     identities = [identity_of_data(data) for data in prepared]
     assert len(set(map(hash_of_json, identities))) == len(prepared)
     scaled = Standardise((0.5,), (0.5,))
-    again = of_user(tmp_path / "data.py", OF_A_USER.replace("images.float()", "images.float() / 2"))
+    again = of_user(tmp_path / "data.py", OF_A_USER.replace("return images.float()", "return images.float() / 2"))
     assert identity_of_data(images(again.prepare)) != identities[2]
     assert identity_of_data(images(scaled, torch.int8)) != identity_of_data(images(scaled))
 
