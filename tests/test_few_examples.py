@@ -111,11 +111,6 @@ def test_a_share_out_of_range_is_refused(share, folder):
         load_data(str(folder), held_out=share)
 
 
-def test_a_share_in_the_place_of_a_preprocessing_is_refused(folder):
-    with pytest.raises(InputError, match=r"^own: got 0.4; allowed: what rasura.models.preprocessing_of returns$"):
-        load_data(str(folder), 0.4)  # pyright: ignore[reportArgumentType]
-
-
 def test_data_that_hold_a_test_part_take_no_share(folder, tmp_path):
     (tmp_path / "made.py").write_text("import rasura\ndef make():\n    return rasura.load_data('digits')\n")
     images = np.zeros((4, 8, 8), np.uint8)

@@ -19,7 +19,7 @@ from rasura.class_order import in_order_of_pretrained, ordered
 from rasura.contents import versions
 from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, resolve
 from rasura.errors import FolderError, alone, check_seed
-from rasura.files import hash_of_json, locked, read_json, whole_folder, write_json
+from rasura.files import hash_of_json, lock_of, locked, read_json, whole_folder, write_json
 from rasura.finding import NO_SHADOWS, Finding, auditor
 from rasura.identity import described
 from rasura.memory import peak_memory
@@ -71,14 +71,14 @@ def make_run(folder: Path, spec: dict[str, Any], work: Callable[[Path], None], k
         work: fills the folder that it is given.
         keep: a checkpoint file that survives a failure, so that the same spec resumes.
     """
-    if is_done(folder, spec):
-        if keep is not None:  # a process was killed right after the folder had its name
-            (folder / keep).unlink(missing_ok=True)
+    if is_done(folder, spec) and not lock_of(folder).exists():
         return
     identity = hash_of_json(spec)
     with locked(folder, identity):
-        if is_done(folder, spec):
-            return  # another process did it in the meantime
+        if is_done(folder, spec):  # by another process, which may have been killed before it removed the checkpoint
+            if keep is not None:
+                (folder / keep).unlink(missing_ok=True)
+            return
         with whole_folder(folder, keep) as partial:
             begun = time.perf_counter()
             work(partial)
