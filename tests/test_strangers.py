@@ -120,6 +120,20 @@ def test_a_folder_runs_the_files_that_the_user_trusts_and_no_others(tmp_path, ca
     assert trace.exists()
 
 
+def test_a_trusted_file_is_the_one_that_runs(tmp_path, monkeypatch):
+    """`~` is the home folder in what is trusted and in what runs, whatever lies in the current one."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    (here / "~").mkdir(parents=True)
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    code(home / "net.py", tmp_path / "trusted")
+    code(here / "~" / "net.py", tmp_path / "stranger")
+    load_model(folder_of(tmp_path / "model", architecture="~/net.py:net"), trust=[home / "net.py"])
+    assert (tmp_path / "trusted").exists()
+    assert not (tmp_path / "stranger").exists()
+
+
 def test_the_command_line_hands_on_whom_the_user_trusts(tmp_path, capsys):
     file = code(tmp_path / "net.py", tmp_path / "trace")
     data = rasura.load_data("digits")

@@ -50,7 +50,7 @@ def ordered(model: nn.Module, data: Data, request: Request) -> Ordered:
     if not names:
         return Ordered(data, request)
     turned = in_order(data, names)
-    return Ordered(turned, asked_in(request, data, turned), told(data, turned), only_numbered(data, names))
+    return Ordered(turned, asked_in(request, data, turned), order_warnings(data, turned), only_numbered(data, names))
 
 
 def in_order_of_pretrained(model: nn.Module, data: Data) -> Data:
@@ -60,7 +60,7 @@ def in_order_of_pretrained(model: nn.Module, data: Data) -> Data:
     return in_order(data, names) if same else data
 
 
-def told(data: Data, turned: Data) -> tuple[str, ...]:
+def order_warnings(data: Data, turned: Data) -> tuple[str, ...]:
     """What a person should know of data that were brought into another order; nothing if they were not."""
     if turned is data:
         return ()

@@ -12,11 +12,11 @@ from typing import Any
 
 import rasura
 from rasura.auditing import Shadows
-from rasura.class_order import ordered, told
+from rasura.class_order import order_warnings, ordered
 from rasura.data import in_order, read_samples
 from rasura.errors import InputError, each_once, printable, unknown
 from rasura.exits import NOT_MET, REFUSED, failed, refused, say
-from rasura.given import adapted, all_loaded, loaded, named, prepared_data, requested, search_of
+from rasura.given import adapted, all_loaded, chosen_classes, loaded, prepared_data, requested, search_of
 from rasura.models import class_names_of
 from rasura.options import Audit, Bench, Compare, Demo, Forget, Recompute, Report, Train
 from rasura.parsing import HelpShownError, parsed, with_settings
@@ -88,12 +88,12 @@ def _train(arguments: list[str]) -> int:
 
     options, recipe = with_settings("train", Train, Recipe(), arguments)
     data = prepared_data(options)
-    without = named(data, "without", options.without)
+    without = chosen_classes(data, "without", options.without)
     samples = None if options.without_samples is None else read_samples(options.without_samples, data)
     with terminal() as progress:
         model = train_run(data, options.model, recipe, without, options.seed, options.out, progress, samples)
         given, data = data, in_order(data, class_names_of(model))
-        say(*told(given, data))
+        say(*order_warnings(given, data))
         held_out = rasura.predict(model, data.test, progress=progress).argmax(1)
     kept = [name for name in data.classes if name not in without]
     asked = [data.classes[number] not in without for number in data.test.labels.tolist()]
@@ -194,7 +194,7 @@ def _compare(arguments: list[str]) -> int:
     chosen = each_once("methods", options.methods) or names()
     methods = {name: nearest_for(name, options.recipe) if options.recipe else method_class(name)() for name in chosen}
     data = prepared_data(options)
-    request, search = rasura.ForgetClasses(named(data, "forget", options.forget)), search_of(data, options)
+    request, search = rasura.ForgetClasses(chosen_classes(data, "forget", options.forget)), search_of(data, options)
     model = loaded(options.model, options, data)
     references = all_loaded("reference", options, data)
     say(*ordered(model, data, request).warnings)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from rasura.data import Data, ForgetClasses
-from rasura.errors import InputError, alone
+from rasura.errors import InputError, isolated
 from rasura.files import as_json, locked
 from rasura.methods import BiasShift, LogitMask, Strength
 from rasura.methods.contract import Method
@@ -63,7 +63,7 @@ def compare(
         for name, method in {**methods, **CONTROLS}.items():
             searched = isinstance(getattr(type(method), "strength", None), Strength) and name not in CONTROLS
             used = search if searched else None
-            with alone(name, failed):
+            with isolated(name, failed):
                 models[name], record = forget_run(model, data, request, method, seed, folder / name, progress, used)
                 costs[name] = Cost(record["seconds"], record.get("memory_mib"))
         places = {name: (one, folder / "audits" / name) for name, one in models.items()}

@@ -45,7 +45,7 @@ def check_seed(seed: int) -> None:
 
 
 @contextmanager
-def alone(name: str, failed: dict[str, str] | None) -> Iterator[None]:
+def isolated(name: str, failed: dict[str, str] | None) -> Iterator[None]:
     """What goes wrong inside ends this one piece of many: it is put into `failed` with its reason.
 
     It is raised again where `failed` is None, and where it concerns all pieces: a full disk, a folder of somebody else.

@@ -35,7 +35,7 @@ def prepared_data(options: Train | Forget | Audit | Compare) -> Data:
     return data
 
 
-def named(data: Data, option: str, given: Sequence[str]) -> tuple[str, ...]:
+def chosen_classes(data: Data, option: str, given: Sequence[str]) -> tuple[str, ...]:
     """The data's own names of classes, in their order."""
     names = each_once(option, [data.classes[data.class_numbers([one])[0]] for one in given])
     return tuple(data.classes[number] for number in data.class_numbers(names)) if names else ()
@@ -48,7 +48,7 @@ def requested(data: Data, options: Forget | Audit) -> ForgetClasses | ForgetSamp
         raise InputError(f"forget: {given} given; allowed: classes (--forget) or training examples (--forget-samples)")
     if options.forget_samples is not None:
         return read_samples(options.forget_samples, data)
-    return ForgetClasses(named(data, "forget", options.forget))
+    return ForgetClasses(chosen_classes(data, "forget", options.forget))
 
 
 def search_of(data: Data, options: Forget | Compare) -> Search | None:

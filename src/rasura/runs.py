@@ -18,7 +18,7 @@ from rasura.audits import VERDICT, write_audit
 from rasura.class_order import in_order_of_pretrained, ordered
 from rasura.contents import versions
 from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, resolve
-from rasura.errors import FolderError, alone, check_seed
+from rasura.errors import FolderError, check_seed, isolated
 from rasura.files import hash_of_json, lock_of, locked, read_json, whole_folder, write_json
 from rasura.finding import NO_SHADOWS, Finding, auditor
 from rasura.identity import described
@@ -222,7 +222,7 @@ def audit_runs(
 
     found = {}
     for name, (_, folder) in models.items():
-        with alone(name, failed):
+        with isolated(name, failed):
             make_run(folder, specs[name], functools.partial(work, name))
             found[name] = read_json(folder / VERDICT)
     return found

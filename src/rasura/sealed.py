@@ -23,8 +23,8 @@ def seal(folder: Path, record: dict[str, Any]) -> None:
 def sealed(folder: Path, field: str, besides: Collection[str] = ()) -> dict[str, Any]:
     """The record of a finished run whose files are all as they were written.
 
-    Digests show damage and edits. Whoever writes `run.json` anew as well goes unseen: against that helps only a
-    signature, made with a key that lies elsewhere.
+    Digests show damage and edits. Who rewrites `run.json` too is not noticed: only a signature with a key that is
+    kept elsewhere would help.
 
     Args:
         folder: of the run.

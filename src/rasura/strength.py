@@ -93,8 +93,8 @@ def search_strength(
         progress: default: a bar on stderr.
 
     Returns:
-        The outcome with the very model that was judged. Its record has every trial under "search"; if forgetting and
-        tolerance were not to be had together, the first warning says by how much the nearest setting missed.
+        The outcome with the very model that was judged. Its record has every trial under "search"; if no
+        setting forgets within the tolerance, the first warning says by how much the nearest one missed.
 
     Raises:
         InputError: a method without strength, samples of whose classes there is no unseen example, positions to

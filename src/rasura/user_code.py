@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
@@ -49,13 +50,22 @@ def check_trusted(source: str, words: str, trust: Iterable[str | Path]) -> None:
     Raises:
         InputError: a file that the user does not trust, or a trusted one that is not there.
     """
-    trusted = [Path(path).expanduser().resolve() for path in trust]
+    trusted = [_whole(path) for path in trust]
     for path in trusted:
         if path.suffix != ".py" or not path.is_file():
             raise InputError(f"trust: {path} is no Python file; allowed: an existing FILE.py")
     file = words.rpartition(":")[0]
-    if ".py:" in words and Path(file).expanduser().resolve() not in trusted:
+    if ".py:" in words and file_in(words) not in trusted:
         raise InputError(f"trust: {source} wants to run {file}; allowed: with --trust {file}, if you trust it")
+
+
+def file_in(words: str) -> Path:
+    """The file that `FILE.py:FUNCTION` means, wherever it is asked for."""
+    return _whole(words.rpartition(":")[0])
+
+
+def _whole(path: str | Path) -> Path:
+    return Path(os.path.expanduser(path)).resolve()
 
 
 _FOLDERS: list[str] = []

@@ -9,7 +9,7 @@ from torch import nn
 from rasura.bench.grid import Cell, Grid
 from rasura.bench.summary import KIND
 from rasura.data import ForgetClasses, load_data
-from rasura.errors import InputError, alone
+from rasura.errors import InputError, isolated
 from rasura.files import hash_of_json
 from rasura.models import fresh_model, to_card
 from rasura.progress import Progress, silent
@@ -71,7 +71,7 @@ def run_cell(grid: Grid, cell: Cell, folder: Path, progress: Progress = silent) 
     findings: dict[str, Any] = {}
     failed: dict[str, str] = {}
     whole: dict[str, str] = {}
-    with alone("cell", whole):
+    with isolated("cell", whole):
         findings = _audited(grid, cell, folder, progress, failed)
     about = {"cell": {"model": cell.model, "seed": cell.seed, "forget": list(cell.forget)}}
     missing = [name for name in grid.methods if name not in findings]
@@ -90,7 +90,7 @@ def _audited(
     place = folder / _slug(cell.model) / _slug("+".join(cell.forget)) / f"seed-{cell.seed}"
     models = {}
     for name, method in grid.methods.items():
-        with alone(name, failed):
+        with isolated(name, failed):
             models[name], _ = forget_run(original, data, request, method, cell.seed, place / _slug(name), progress)
     places = {name: (model, place / "audits" / _slug(name)) for name, model in models.items()}
     return audit_runs(places, data, request, original, references, cell.seed, progress, failed=failed)
@@ -134,12 +134,12 @@ def _on_ray(grid: Grid, cells: list[Cell], folder: Path, progress: Progress) -> 
 
 
 def _train_references(grid: Grid, cell: Cell, folder: Path) -> None:
-    with alone("references", {}):  # the cells that need them say why there are none
+    with isolated("references", {}):  # the cells that need them say why there are none
         _references(grid, cell, folder, silent)
 
 
 def _train_original(grid: Grid, cell: Cell, folder: Path) -> None:
-    with alone("original", {}):
+    with isolated("original", {}):
         _original(grid, cell, folder, silent)
 
 

@@ -16,7 +16,7 @@ from rasura.models.hub_config import check_config, limit_of
 from rasura.models.outline import Limit, TooLargeError, at_most, outline, room
 from rasura.models.text import TEXT_ZOO
 from rasura.models.zoo import ZOO
-from rasura.user_code import check_trusted, imported, running
+from rasura.user_code import check_trusted, file_in, imported, running
 
 FAMILIES = {
     "timm:NAME": "a model of timm, e.g. timm:resnet18,pretrained=true",
@@ -58,7 +58,7 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
     given = {"classes": classes, "channels": channels, "size": size}
     if ".py:" in name:
         function = _function_in(name)
-        with running("model", Path(name.rpartition(":")[0]).resolve()):
+        with running("model", file_in(name)):
             return _call(function, name, given, options)
     limit = room()
     shapes_of(architecture, classes, channels, size, limit)
@@ -184,10 +184,10 @@ def _call(builder: Callable[..., Any], name: str, given: dict[str, Any], options
 
 
 def _function_in(name: str) -> Callable[..., Any]:
-    path, _, function = name.rpartition(":")
-    if not Path(path).is_file():
+    path, function = file_in(name), name.rpartition(":")[2]
+    if not path.is_file():
         raise InputError(f"model: {path} does not exist; allowed: an existing FILE.py:FUNCTION")
-    module = imported("model", Path(path))
+    module = imported("model", path)
     if not callable(getattr(module, function, None)):
         raise unknown(f"function in {path}", function, [key for key, value in vars(module).items() if callable(value)])
     return getattr(module, function)

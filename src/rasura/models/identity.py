@@ -1,6 +1,5 @@
 """What of a model decides a result: its weights, and all that they do not show."""
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -8,6 +7,7 @@ from torch import nn
 from rasura.files import hash_of_file, hash_of_json
 from rasura.identity import library_of, library_versions, structure_of
 from rasura.models.card import card_of, hash_of_model
+from rasura.user_code import file_in
 
 
 def identity_of_model(model: nn.Module) -> dict[str, Any]:
@@ -32,5 +32,5 @@ def identity_of_model(model: nn.Module) -> dict[str, Any]:
 
 def code_behind(architecture: str | None) -> str | None:
     """The hash of the Python file that an architecture names; None if it names none, or the file is not there."""
-    file = Path((architecture or "").partition(",")[0].rpartition(":")[0])
+    file = file_in((architecture or "").partition(",")[0])
     return hash_of_file(file) if file.suffix == ".py" and file.is_file() else None
