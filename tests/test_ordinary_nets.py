@@ -11,7 +11,8 @@ import rasura
 from rasura import Data, ForgetClasses, Recipe
 from rasura.activations import anatomy
 from rasura.auditing.reading import parts_of, read, read_head
-from rasura.models import answer_in, logits_of
+from rasura.models import logits_of
+from rasura.models.logits import answer_in
 from rasura.training import fit
 
 CLASSES, ROWS, WIDTH = 4, 4, 4

@@ -577,7 +577,7 @@ def test_an_adapter_with_other_matrices_than_its_layers_is_refused(how, original
 
 def test_an_adapter_that_is_given_twice_is_refused(original, stored):
     folder = stored / "3" / "adapter"
-    with pytest.raises(InputError, match=r"adapter: .* is given twice; allowed: each folder once"):
+    with pytest.raises(InputError, match=r"adapter: .* is given twice; allowed: each once"):
         with_adapters(original, [folder, stored / "5" / "adapter", f"{folder}/../adapter"])
 
 

@@ -12,7 +12,7 @@ from rasura.auditing.members import Members, roc_curves
 from rasura.auditing.model_gates import identity_gates, preprocessing_gate, record_gates
 from rasura.auditing.on_request import ON_REQUEST, Asked, Shadows, comes_back, look_on_request
 from rasura.auditing.probe import Probe, make_probe
-from rasura.auditing.reading import read_anchor, read_head
+from rasura.auditing.reading import read_anchor
 from rasura.auditing.scores import (
     MEMBERSHIP,
     MODEL,
@@ -69,7 +69,6 @@ __all__ = [
     "measure_untrained",
     "preprocessing_gate",
     "read_anchor",
-    "read_head",
     "read_scores",
     "record_gates",
     "reference_name",

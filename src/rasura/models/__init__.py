@@ -5,9 +5,9 @@ from rasura.models.card import Card, card_of, hash_of_model, with_card
 from rasura.models.complete import by_class, complete, own_outputs
 from rasura.models.copies import copy_of, settle_weight, unwrapped
 from rasura.models.fresh import reinitialised
-from rasura.models.identity import code_behind, identity_of_model
+from rasura.models.identity import identity_of_model
 from rasura.models.load import fresh_model, load_model, remembering_inputs, save_model, to_card, write_model
-from rasura.models.logits import MISFITS, answer_in, check_weights, device_of, logits_of, misfit, of_machine, to_device
+from rasura.models.logits import MISFITS, check_weights, device_of, logits_of, misfit, of_machine, to_device
 from rasura.models.names import class_names_of, library_names, named
 from rasura.models.preprocessing import preprocessing_named, preprocessing_of
 from rasura.models.text import TEXT_ZOO, for_data
@@ -19,13 +19,11 @@ __all__ = [
     "TEXT_ZOO",
     "ZOO",
     "Card",
-    "answer_in",
     "build_model",
     "by_class",
     "card_of",
     "check_weights",
     "class_names_of",
-    "code_behind",
     "complete",
     "copy_of",
     "device_of",

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rasura.errors import InputError, first_line
+from rasura.errors import InputError, each_once, first_line
 from rasura.files import hash_of_file, hash_of_json, library_writes, read_json, write_json
 from rasura.models.card import card_of, hash_of_model, with_card
 from rasura.models.copies import copy_of
@@ -131,7 +131,7 @@ def with_adapters(model: nn.Module, folders: Sequence[str | Path]) -> "PeftModel
             model, or one given twice.
     """
     notes = [_note(Path(folder), model) for folder in folders]
-    _check_each_once(folders)
+    each_once("adapter", [Path(folder).resolve() for folder in folders])
     net, names = copy_of(model), [f"forgetting_{number}" for number in range(1, len(folders) + 1)]
     configs = [_config(_ranks_in(Path(folder), model)) for folder in folders]
     with _quiet(), seeded(0, device_of(model)):
@@ -248,14 +248,6 @@ def _fill(adapted: "PeftModel", name: str, weights: Path) -> None:
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise InputError(f"adapter: {broken[0]} in {weights} holds NaN or infinite weights; allowed: finite weights")
-
-
-def _check_each_once(folders: Sequence[str | Path]) -> None:
-    seen: set[Path] = set()
-    for folder in (Path(folder).resolve() for folder in folders):
-        if folder in seen:
-            raise InputError(f"adapter: {folder} is given twice; allowed: each folder once")
-        seen.add(folder)
 
 
 def _check_complete(adapted: "PeftModel", name: str, weights: Path) -> None:
