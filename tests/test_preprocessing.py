@@ -1,6 +1,7 @@
 """A model's own preprocessing: taken from where it lies, applied as its library does, remembered, and never guessed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from rasura.auditing import read_scores
 from rasura.cli import main
 from rasura.data import ModelsOwn, Preprocessing, Standardise, hash_of_data
 from rasura.errors import InputError
-from rasura.models import card_of, preprocessing_named, preprocessing_of
+from rasura.methods.contract import check_fits
+from rasura.models import Card, card_of, preprocessing_named, preprocessing_of, with_card
 
 CLASSES = ("amber", "blue", "coral")
 UNUSUAL = {"image_mean": [0.1, 0.6, 0.3], "image_std": [0.9, 0.05, 0.4]}
@@ -403,3 +405,17 @@ def test_texts_become_the_tokens_of_the_model_s_own_tokenizer(tmp_path, capfd):
     (out / "vocab.txt").write_text("\n".join(reversed(WORDS)))
     with pytest.raises(InputError, match="another processor or tokenizer"):
         preprocessing_of(out)
+
+
+@pytest.mark.parametrize("made_with", [{}, {"tokenizer": "one"}])
+def test_a_model_made_with_other_inputs_is_refused(made_with):
+    """As a reference made with words, beside a model that brings a tokenizer: the same numbers mean other words."""
+    words, labels = torch.arange(8).reshape(4, 2), torch.tensor([0, 1, 0, 1])
+    data = rasura.Data.from_tensors(({"input_ids": words}, labels), ({"input_ids": words}, labels))
+    net = nn.Linear(2, 2)
+    net.forward = lambda input_ids: nn.Linear.forward(net, input_ids.float())
+    model, own = with_card(net, Card(preprocessing=made_with)), {"tokenizer": "another"}
+    with pytest.raises(InputError, match="data: inputs prepared by another tokenizer than the model was made with"):
+        check_fits(model, replace(data, preprocessing=own))
+    check_fits(with_card(net, Card(preprocessing=None)), replace(data, preprocessing=own))
+    check_fits(with_card(net, Card(preprocessing=own)), replace(data, preprocessing=own))

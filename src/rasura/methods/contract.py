@@ -212,7 +212,7 @@ def _check_preprocessing(card: Card, data: Data) -> None:
             f"data: standardised with mean {mean} and std {std}; allowed: mean {card.mean} and std {card.std}, "
             "as the model was trained with"
         )
-    if card.preprocessing and data.preprocessing and card.preprocessing != data.preprocessing:
+    if data.preprocessing and card.preprocessing not in (None, data.preprocessing):
         raise InputError(
             f"data: inputs prepared by another {', '.join(data.preprocessing)} than the model was made with; allowed: "
             "load_data(…, preprocessing_of(model))"
