@@ -18,15 +18,27 @@ import torch
 from PIL import Image
 from report_samples import finding
 from safetensors.torch import save
+from test_hostile_data import (
+    npz_of_a_terabyte,
+    npz_of_brackets,
+    npz_of_digits,
+    npz_of_empty_words,
+    npz_of_letters_beyond_unicode,
+)
 
 import rasura
 from rasura import Recipe, methods
+from rasura.audits import VERDICT
+from rasura.files import as_json, hash_of_json
 from rasura.models import fresh_model, to_card
 from rasura.models.load import write_model
 from rasura.options import Audit, Bench, Compare, Forget, Train
+from rasura.sealed import RUN, seal
 
 DIGITS = "--data digits"
 NET = "convnet,width=2"
+NINES = "9" * 5000
+BOMBS = [npz_of_a_terabyte, npz_of_brackets, npz_of_digits, npz_of_empty_words, npz_of_letters_beyond_unicode]
 MODEL = "--model {w}/model"
 OUT = "--out {w}/out"
 BASE = {
@@ -69,13 +81,19 @@ def build(world: Path) -> None:
         "grids": _grids,
         "samples": _samples,
         "found": _findings,
+        "runs": _runs,
     }.items():
         (world / folder).mkdir()
         for name, content in make(world).items():
             path = world / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for folder in {path.parent for path in (world / "found").rglob(VERDICT)}:
+        seal(folder, {"hash": hash_of_json({"kind": "audit"}), "spec": {"kind": "audit"}})
     (world / "file").write_text("a file")
+    for bomb in BOMBS:
+        (world / "bombs" / bomb.__name__).mkdir(parents=True)
+        bomb(world / "bombs" / bomb.__name__)
     (world / "empty").mkdir()
     (world / "full").mkdir()
     (world / "full" / "thesis.txt").write_text("mine")
@@ -126,6 +144,9 @@ def _npz(world: Path) -> dict[str, bytes]:
         "strange-class.npz": packed(y_test=np.arange(20) % 11),
         "few-names.npz": packed(classes=np.array(["a", "b"])),
         "same-names.npz": packed(classes=np.array(["a"] * 10)),
+        "empty-name.npz": packed(classes=np.array(["", *"abcdefghi"])),
+        "one-class.npz": packed(y_train=np.zeros(40, np.int64), y_test=np.zeros(20, np.int64)),
+        "true-label.npz": packed(y_train=np.arange(40) % 2 == 0, y_test=np.arange(20) % 2 == 0),
     }
 
 
@@ -297,6 +318,13 @@ def _models(world: Path) -> dict[str, bytes]:
         "word-history": with_card(history="long"),
         "word-mean": with_card(mean=["a"]),
     }
+    folders |= {
+        "deep-card": good | {"model.json": b"[" * 100_000},
+        "long-number-card": good | {"model.json": json.dumps(card).replace("1", NINES, 1).encode()},
+        "many-classes": with_card(classes=[str(number) for number in range(10**6)]),
+        "huge-card": with_card(architecture="vit,depth=9999999"),
+        "hub-card": with_card(architecture="hf:someone/beacon"),
+    }
     for key in ("architecture", "classes", "input_shape", "mean", "std", "data", "training", "history"):
         left = {name: value for name, value in card.items() if name != key}
         folders[f"without-{key}"] = good | {"model.json": json.dumps(left).encode()}
@@ -421,6 +449,12 @@ GRIDS = [
 
 def _grids(world: Path) -> dict[str, str | bytes]:
     written = {f"{number}.toml": text.replace("{w}", str(world)) for number, text in enumerate(GRIDS)}
+    code = {
+        "data": ("digits", f"{world}/code/functions.py:word"),
+        "model": (NET, f"{world}/code/functions.py:net_breaks"),
+    }
+    written |= {f"python-{name}.toml": GRID.replace(*named) for name, named in code.items()}
+    written |= {"deep.toml": "a = " + "[" * 100_000, "long-number.toml": GRID.replace("[0]", f"[{NINES}]")}
     return {"good.toml": GRID, "latin.toml": b"data = '\xff'", "nul.toml": b"\0\0", **written}
 
 
@@ -437,6 +471,9 @@ def _samples(world: Path) -> dict[str, str | bytes]:
         "nul.txt": b"1\0\n",
         "json.txt": "[1, 2]\n",
         "hex.txt": "0x10\n",
+        "latin.txt": b"\xff\xfe1\n",
+        "long-number.txt": NINES,
+        "long-line.txt": "1 " * 5000 + "x",
     }
 
 
@@ -469,6 +506,36 @@ def _findings(world: Path) -> dict[str, str | bytes]:
         made[f"scores-{name}/verdict.json"] = json.dumps(whole)
         made[f"scores-{name}/scores.parquet"] = content
     return made
+
+
+def _runs(world: Path) -> dict[str, bytes]:
+    """What lies where a run is to go: records that say nothing, or something else."""
+    spec = {"kind": "train"}
+    whole = {"format": 2, "hash": hash_of_json(spec), "spec": spec, "files": {}}
+    records = {
+        "void": b"",
+        "broken": b"{",
+        "list": b"[]",
+        "null": b"null",
+        "empty": b"{}",
+        "latin": b"\xff\xfe",
+        "deep": b"[" * 100_000,
+        "long-number": b'{"format": ' + NINES.encode() + b"}",
+        "old": json.dumps({"format": 1, "hash": "0", "spec": spec}).encode(),
+        "format-99": _hashed(whole | {"format": 99}),
+        "spec-null": _hashed(whole | {"spec": None, "hash": hash_of_json(None)}),
+        "files-number": _hashed(whole | {"files": 3}),
+        "removed-file": _hashed(whole | {"files": {"model.json": "0"}}),
+        "without-spec": _hashed({"format": 2, "files": {}}),
+        "other-hash": _hashed(whole | {"hash": "0"}),
+        "unhashed": as_json(whole),
+        "another": _hashed(whole),
+    }
+    return {f"{name}/{RUN}": content for name, content in records.items()}
+
+
+def _hashed(record: dict[str, Any]) -> bytes:
+    return as_json(record | {"sha256": hash_of_json(record)})
 
 
 # -------------------------------------------------------------------------------------------------- rows
@@ -609,6 +676,8 @@ def _architectures() -> list[str]:
             "{w}/code/nul.py:net",
         ),
         *("{w}/model", "distilbert", "distilbert,width=64", "resnet8,classes=3", "resnet8,size=9"),
+        *("vit,depth=9999999", "vit,width=99999996,heads=1", "convnet,width=99999999", "resnet8,width=9999999999999"),
+        f"resnet8,width={NINES}",
     ]
     return [BASE["train"].replace(NET, one) for one in bad]
 
@@ -677,6 +746,9 @@ def _data() -> list[str]:
             "canaries:",
             "a.b",
         ),
+        *("~none", f"canaries:{NINES}:digits", f"folder:{{w}}/images/good@{NINES}", "folder:{w}/images/one-class"),
+        f"text:{{w}}/text/good.jsonl,words={NINES}",
+        *(f"npz:{{w}}/bombs/{bomb.__name__}/a.npz" for bomb in BOMBS),
     ]
     return [BASE["train"].replace("digits", one) for one in sources]
 
@@ -707,6 +779,7 @@ FOLDERS = [
     *("unknown-option", "word-option", "other-width", "python", "timm-words", "few-classes", "number-classes"),
     *("null-classes", "word-shape", "flat-shape", "other-shape", "null-training", "word-history", "word-mean"),
     *("list-card", "number-card", "null-card", "without-history", "without-training"),
+    *("deep-card", "long-number-card", "many-classes", "huge-card", "hub-card"),
     *(f"without-{key}" for key in ("architecture", "classes", "input_shape", "mean", "std", "data")),
 ]
 WEIGHTS = [
@@ -725,6 +798,7 @@ def _requests() -> list[str]:
     samples = [
         *("none.txt", "{w}/none", "{w}/empty", "1,1", "1,", ",1", "-1", "99999", "1;2", "1 %", "0%", "100%", "101%"),
         *("1%@", "1%@a", "0.00001%", "1%@-1", "one", "1.5", "canaries:5", "canaries:", "canaries:5@a", "canaries:0"),
+        *(NINES, f"{NINES}%", f"1%@{NINES}", f"canaries:{NINES}"),
         *(f"{{w}}/samples/{name}" for name in SAMPLES),
     ]
     for option, base in (
@@ -741,13 +815,14 @@ def _requests() -> list[str]:
 
 SAMPLES = [
     *("empty.txt", "blank.txt", "words.txt", "negative.txt", "float.txt", "twice.txt", "beyond.txt", "commas.txt"),
-    *("nul.txt", "json.txt", "hex.txt"),
+    *("nul.txt", "json.txt", "hex.txt", "latin.txt", "long-number.txt", "long-line.txt"),
 ]
 
 
 def _benches() -> list[str]:
     paths = ["{w}/none.toml", "{w}/empty", "{w}/grids/latin.toml", "{w}/grids/nul.toml", "{w}/model/model.safetensors"]
     paths += [f"{{w}}/grids/{number}.toml" for number in range(len(GRIDS))]
+    paths += [f"{{w}}/grids/{name}.toml" for name in ("deep", "long-number", "python-data", "python-model")]
     return [f"bench {path} {OUT}" for path in paths]
 
 
@@ -755,6 +830,8 @@ def _folders() -> list[str]:
     """Where results would go, and where results are read from."""
     taken = ["{w}/file", "{w}/full", "{w}/file/below", "{w}/model/model.json", "."]
     found = [base.replace("{w}/out", path) for base in (BASE["train"], BASE["forget"]) for path in taken]
+    runs = [f"{{w}}/runs/{name.split('/')[0]}" for name in _runs(Path())]
+    found += [BASE[command].replace("{w}/out", path) for command in ("train", "forget", "audit") for path in runs]
     found += [f"report {{w}}/{path}" for path in ("none", "empty", "file", "full", "model")]
     found += [f"audit --recompute {{w}}/{path}" for path in ("none", "empty", "file", "full", "model")]
     names = dict.fromkeys(name.split("/")[0] for name in _findings(Path()))

@@ -1,5 +1,6 @@
 """Bad inputs of every kind: one line that says what is allowed, exit code 2, nothing on stdout, nothing written."""
 
+import os
 import resource
 import shlex
 from pathlib import Path
@@ -21,25 +22,29 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(world: Path) -> list[dict[Path, int]]:
+def seen(world: Path) -> list[dict[str, int]]:
     """What the world held when it was last looked at."""
     return [contents(world)]
 
 
-def contents(folder: Path) -> dict[Path, int]:
+def contents(folder: Path) -> dict[str, int]:
     """Every file and folder, and when it was changed, but for what Python writes beside files that it imports."""
-    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*") if folder / "code" not in path.parents}
+    found: dict[str, int] = {}
+    for root, folders, names in os.walk(folder):  # Path.rglob takes many times as long
+        inside = [] if "__pycache__" in root else [f"{root}/{name}" for name in (*folders, *names)]
+        found |= {path: os.lstat(path).st_mtime_ns for path in inside if not path.endswith(("__pycache__", "/code"))}
+    return found
 
 
 def test_the_table_is_long() -> None:
-    assert len(ROWS) >= 500
+    assert len(ROWS) >= 1200
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_bad_input_is_refused(
     row: str,
     world: Path,
-    seen: list[dict[Path, int]],
+    seen: list[dict[str, int]],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

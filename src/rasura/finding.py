@@ -364,6 +364,10 @@ def recomputed(content: dict[str, Any], scores: Scores) -> Finding:
         KeyError, TypeError, ValueError: a content that no audit writes.
     """
     check_whole(scores)
+    for field, kind in (("settings", dict), ("gates", list), ("on_request", dict)):
+        expect(field, content.get(field), kind, "what rasura wrote")
+    for gate in content["gates"]:
+        expect("gates", gate["name"], str, "gates with a name")
     seed, goal = content["settings"]["seed"], content["goal"]
     computed = {gate.name for gate in judge(scores, seed, (), goal).gates}
     of_models = [Gate(**one) for one in content["gates"] if one["name"] not in computed]

@@ -36,7 +36,7 @@ def _wrong(scores: Scores) -> Iterator[str]:
             answers = [one for one in said if (one.decoder, one.layer) == (decoder, layer)]
             if len(answers) != 1 or not np.isin(answers[0].predicted, classes).all():
                 yield f"{model!r} has no single answer to each example ({decoder} at {layer})"
-        if not all(np.isin(one.predicted, [-1, *classes]).all() for one in said):
+        if not all(np.isin(one.predicted, np.append(classes, -1)).all() for one in said):
             yield f"an answer of {model!r} that is no class"
     for model, members in scores.members.items():
         shapes = {members.train_rows.shape, members.held_out_rows.shape, members.labels.shape}

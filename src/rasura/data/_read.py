@@ -64,8 +64,12 @@ def path_of(text: str | Path) -> Path:
     Raises:
         InputError: no path of any system.
     """
-    if "\0" in str(text):
-        raise InputError(f"path: {str(text)!r} holds a null byte; allowed: a path")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:  # half of a character
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise InputError(f"path: {str(text)!r} can be none; allowed: a path")
     return Path(os.path.expanduser(text))
 
 
