@@ -4,104 +4,63 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import disturbed
 import pytest
 
-DRIVER = """
-import json, shutil, sys
+from rasura.cli import main
+
+EVERY_WRITE = """
+import shutil, sys
 from pathlib import Path
-import rasura.cli, rasura.runs, rasura.compare, rasura.bench, rasura.recipes, rasura.tables, rasura.report
 from disturbed import child, contents, killed_at_every
+from rasura.files import write_json
+from rasura.runs import make_run
 from rasura.sealed import sealed
 
-kind, folder, step, arguments = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), json.loads(sys.argv[4])
+def fill(partial):
+    kept = partial / "checkpoint.pt"
+    if not kept.exists():
+        kept.write_text("half")
+    (partial / "inner").mkdir()
+    (partial / "inner" / "a").write_text("a")
+    write_json(partial / "b", {"b": kept.read_text()})
 
 def work(out):
-    def layer():
-        def fill(partial):
-            kept = partial / "checkpoint.pt"
-            if not kept.exists():
-                kept.write_text("half")
-            (partial / "inner").mkdir()
-            (partial / "inner" / "a").write_text("a")
-            rasura.runs.write_json(partial / "b", {"b": kept.read_text()})
-        rasura.runs.make_run(out, {"kind": "x"}, fill, keep="checkpoint.pt")
-    return layer if kind == "layer" else lambda: rasura.cli.main([*arguments, "--out", str(out)])
+    return lambda: make_run(out, {"kind": "x"}, fill, keep="checkpoint.pt")
 
+folder = Path(sys.argv[1])
+out, times = folder / "out", 0
 assert child(work(folder / "undisturbed"), folder) == 0
 expected = contents(folder / "undisturbed")
-times = 0
-for at in killed_at_every(step, work(folder / "out"), folder):
-    out = folder / "out"
-    if (out / "run.json").exists():
+for at in killed_at_every(1, work(out), folder):
+    if out.exists():
         sealed(out, "out")
-    found = {name: held for name, held in contents(out).items() if name != "checkpoint.pt"}
-    assert kind in ("compare", "bench") or not out.exists() or found == expected, at
+        assert {name: held for name, held in contents(out).items() if name != "checkpoint.pt"} == expected, at
     assert child(work(out), folder) == 0, at
     assert contents(out) == expected, at
-    left = {path.name for path in folder.iterdir()} - {"undisturbed", "out"}
-    assert left <= {".out.lock"}, left  # of a process that was killed when all was done
+    assert {path.name for path in folder.iterdir()} == {"undisturbed", "out"}, at
     times += 1
     shutil.rmtree(out)
-assert times >= 5, times
 print(times)
 """
 
 
-def disturb(kind: str, folder: Path, arguments: list[str], step: int = 1) -> int:
-    """How often a command was killed; each time the same command then gave what an undisturbed one gives."""
-    command = [sys.executable, "-W", "ignore", "-c", DRIVER, kind, str(folder), str(step), json.dumps(arguments)]
+def said_by(*command: str) -> str:
+    """What a program says that kills its children and checks what is left."""
     environment = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1", "PATH": ""}
+    command = (sys.executable, "-W", "ignore", *command)  # of processes with threads that are copied
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
-
-
-ON_DIGITS = ["--data", "digits", "--forget", "3"]
-TRAIN = ["train", "--data", "digits", "--model", "convnet,width=4", "--epochs", "2"]
+    return done.stdout
 
 
 def test_a_run_that_is_killed_before_any_of_its_writes_is_done_by_the_next(tmp_path: Path) -> None:
-    assert disturb("layer", tmp_path, []) > 15
+    assert int(said_by("-c", EVERY_WRITE, str(tmp_path))) > 15
 
 
-@pytest.mark.slow
-def test_a_training_that_is_killed_while_it_writes_gives_the_same_bits(tmp_path: Path) -> None:
-    assert disturb("train", tmp_path, TRAIN, step=4) > 6
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from rasura.cli import main
-
-    folder = tmp_path_factory.mktemp("models")
-    assert main([*TRAIN, "--out", str(folder / "original")]) == 0
-    for seed in ("1", "2"):
-        assert main([*TRAIN, "--without", "3", "--seed", seed, "--out", str(folder / f"reference-{seed}")]) == 0
-    return folder
-
-
-def of(models: Path) -> list[str]:
-    return ["--model", str(models / "original"), *ON_DIGITS]
-
-
-@pytest.mark.slow
-def test_a_forgetting_that_is_killed_while_it_writes_gives_the_same_bits(models: Path, tmp_path: Path) -> None:
-    assert disturb("forget", tmp_path, ["forget", "damp", *of(models)], step=4) > 4
-
-
-@pytest.mark.slow
-def test_an_audit_that_is_killed_while_it_writes_gives_the_same_bits(models: Path, tmp_path: Path) -> None:
-    audit = ["audit", *of(models), "--original", str(models / "original"), "--reference", str(models / "reference-1")]
-    assert disturb("audit", tmp_path, audit, step=2) > 4
-
-
-@pytest.mark.slow
-def test_a_comparison_that_is_killed_while_it_writes_gives_the_same_bits(models: Path, tmp_path: Path) -> None:
-    compare = ["compare", *of(models), "--reference", str(models / "reference-1"), "--methods", "logit-mask"]
-    assert disturb("compare", tmp_path, compare, step=11) > 4
-
-
+TRAIN = ["train", "--data", "digits", "--model", "convnet,width=4", "--epochs", "2"]
 GRID = """
 data = "digits"
 models = ["convnet,width=4"]
@@ -114,9 +73,63 @@ epochs = 1
 """
 
 
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    folder = tmp_path_factory.mktemp("models")
+    original, reference = str(folder / "original"), str(folder / "reference")
+    assert main([*TRAIN, "--out", original]) == 0
+    assert main([*TRAIN, "--without", "3", "--seed", "1", "--out", reference]) == 0
+    (folder / "grid.toml").write_text(GRID)
+    of = ["--model", original, "--data", "digits", "--forget", "3"]
+    return {
+        "train": TRAIN,
+        "forget": ["forget", "damp", *of],
+        "audit": ["audit", *of, "--original", original, "--reference", reference],
+        "compare": ["compare", *of, "--reference", reference, "--methods", "logit-mask"],
+        "bench": ["bench", str(folder / "grid.toml")],
+    }
+
+
+BEFORE_WORK, BEFORE_NAME, DONE = "os.mkdir .out.partial", "os.rename .out.partial", "os.remove .out.lock"
+FIRST_KEPT, NEXT_NOT = "os.remove .out.partial/.checkpoint.pt.*", "open .out.partial/.checkpoint.pt.*"
+WEIGHTS_WRITTEN, SEALED = "open .out.partial/.model.json.*", "os.remove .out.partial/.run.json.*"
+MOMENTS = {
+    "train": [BEFORE_WORK, FIRST_KEPT, NEXT_NOT, WEIGHTS_WRITTEN, SEALED, BEFORE_NAME, DONE],
+    "forget": [BEFORE_WORK, "open .out.partial/.record.json.*", WEIGHTS_WRITTEN, SEALED, BEFORE_NAME, DONE],
+    "audit": [BEFORE_WORK, DONE],
+    "compare": [
+        "open out/.logit-mask.partial/.model.json.*",
+        "os.rename out/.bias-shift.partial",
+        "os.remove out/audits/.logit-mask.lock",
+        "os.rename out/.comparison.json.*",
+    ],
+    "bench": [
+        "os.remove out/*/.original-0.partial/.checkpoint.pt.*",
+        "os.rename out/*/.reference-1000.partial",
+        "os.remove out/*/.logit-mask.lock",
+        "os.remove out/*/audits/.logit-mask.lock",
+        "os.rename out/.summary.json.*",
+    ],
+}
+"""When a command is killed: of an audit, only where little is lost, as each takes seconds."""
+
+
+@pytest.mark.parametrize("command", MOMENTS)
+def test_a_command_that_is_killed_on_its_way_gives_the_same_bits(command: str, commands: Any, tmp_path: Path) -> None:
+    said_by(disturbed.__file__, "one-by-one", str(tmp_path), json.dumps(MOMENTS[command]), *commands[command])
+
+
 @pytest.mark.slow
-def test_a_bench_that_is_killed_while_it_writes_gives_the_same_bits(tmp_path: Path) -> None:
-    (tmp_path / "grid").mkdir()
-    (tmp_path / "grid" / "grid.toml").write_text(GRID)
-    (tmp_path / "runs").mkdir()
-    assert disturb("bench", tmp_path / "runs", ["bench", str(tmp_path / "grid" / "grid.toml")], step=17) > 4
+def test_an_audit_that_is_killed_while_it_is_written_gives_the_same_bits(commands: Any, tmp_path: Path) -> None:
+    moments = ["open .out.partial/.verdict.json.*", "os.rename .out.partial/.report.html.*", SEALED, BEFORE_NAME]
+    said_by(disturbed.__file__, "one-by-one", str(tmp_path), json.dumps(moments), *commands["audit"])
+
+
+SLOW = [pytest.param(command, marks=pytest.mark.slow) for command in ("audit", "compare", "bench")]
+
+
+@pytest.mark.parametrize("command", ["train", "forget", *SLOW])
+def test_who_waits_for_a_command_that_is_killed_goes_on_to_the_same_bits(
+    command: str, commands: Any, tmp_path: Path
+) -> None:
+    said_by(disturbed.__file__, "at-once", str(tmp_path), json.dumps(MOMENTS[command]), *commands[command])

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from rasura.cli import main
+from rasura.demo import run_demo
 from rasura.errors import FolderError
 from rasura.files import hash_of_file, hash_of_json, write_json
+from rasura.progress import silent
 from rasura.sealed import check_model_folder, replace_files, seal, sealed, shared
 
 ON_DIGITS = ["--data", "digits", "--forget", "3"]
@@ -285,3 +287,18 @@ def compared(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def comparing(folder: Path) -> list[str]:
     models = ["--model", str(folder / "train"), "--reference", str(folder / "reference")]
     return ["compare", *models, *ON_DIGITS, "--methods", "logit-mask", "--out", str(folder / "compared")]
+
+
+def test_a_demo_whose_page_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its work is left out; what it writes at the end is its own."""
+    monkeypatch.setattr("rasura.demo.train_run", lambda *_: None)
+    monkeypatch.setattr("rasura.demo.forget_run", lambda *_: (None, {}))
+    monkeypatch.setattr("rasura.demo.audit_runs", lambda *_: {"damp": {"name": "damp"}})
+    monkeypatch.setattr("rasura.report.page", lambda findings: f"the page of {findings}")
+    page = tmp_path / "demo" / "report.html"
+    for _ in range(2):
+        assert run_demo(page.parent, silent) == [{"name": "damp"}]
+    sealed(page.parent, "out")
+    page.write_text("ERASED")
+    with pytest.raises(FolderError, match=r"out: .*report\.html was changed since it was written"):
+        run_demo(page.parent, silent)

@@ -212,6 +212,12 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def clear_partials(path: Path) -> None:
+    """Remove what killed processes have left of their writes to a file. The caller holds a lock that writers take."""
+    for partial in path.parent.glob(f".{path.name}.*.partial"):
+        partial.unlink()
+
+
 def as_json(content: Any) -> bytes:
     """Readable JSON. NaN is refused: JSON has none."""
     return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rasura.errors import FolderError, first_line
-from rasura.files import as_json, hash_of_file, hash_of_json, write_json, write_whole
+from rasura.files import as_json, clear_partials, hash_of_file, hash_of_json, write_json, write_whole
 
 RUN, FORMAT = "run.json", 2
 CHECKPOINT = "checkpoint.pt"
@@ -76,13 +76,16 @@ def check_model_folder(folder: Path) -> None:
 def replace_files(folder: Path, contents: Mapping[str, bytes], record: dict[str, Any]) -> None:
     """Replace files of a finished run, or add some, and their digests with them.
 
-    A process that is killed on the way leaves each file old or new, and `run.json` knows both.
+    A process that is killed on the way leaves each file old or new, and `run.json` knows both. The caller holds the
+    lock of `run.json`.
 
     Args:
         folder: of the run.
         contents: by file name.
         record: what `sealed` or `shared` returned.
     """
+    for name in (RUN, *contents):
+        clear_partials(folder / name)
     new = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     found = {name: _digest(folder / name) for name in contents}
     done = {key: value for key, value in record.items() if key != "replaced"} | {"files": record["files"] | new}
