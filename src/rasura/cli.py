@@ -93,7 +93,7 @@ def _train(arguments: list[str]) -> int:
     with terminal() as progress:
         model = train_run(data, options.model, recipe, without, options.seed, options.out, progress, samples)
         given, data = data, in_order(data, class_names_of(model))
-        say(*told(given, data))
+        say(*told(given, data, without))
         held_out = rasura.predict(model, data.test, progress=progress).argmax(1)
     kept = [name for name in data.classes if name not in without]
     asked = [data.classes[number] not in without for number in data.test.labels.tolist()]
