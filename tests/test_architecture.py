@@ -12,7 +12,7 @@ SOURCE = Path(rasura.__file__).parent
 FLOORS = [
     {"errors"},
     {"exits", "progress", "files", "kinds", "memory", "user_code", "randomness"},
-    {"identity", "sealed"},
+    {"identity", "sealed", "checkpoints"},
     {"data"},
     {"models"},
     {"training"},

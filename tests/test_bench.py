@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from rasura.bench import read_grid, run_grid, summarise
+from rasura.bench.engine import run_cell
 from rasura.cli import main
 from rasura.errors import InputError
 from rasura.methods import Damp, LogitMask
 from rasura.progress import silent
 from rasura.report.comparison_page import ranked
+from rasura.runs import make_run
 
 GRID = """
 data = "digits"
@@ -28,6 +30,7 @@ epochs = 2
 method = "damp"
 energy = 0.9
 """
+SMALL = GRID.replace("references = 2", "references = 1").replace("seeds = [0, 1]", "seeds = [0]")
 
 
 def written(folder: Path, text: str) -> Path:
@@ -86,12 +89,13 @@ def test_a_missing_grid_and_an_unknown_class_are_named(tmp_path):
 
 
 def test_a_bench_runs_resumes_and_sums_up(tmp_path, capsys):
-    grid, out = written(tmp_path, GRID.replace("seeds = [0, 1]", "seeds = [0]")), tmp_path / "out"
+    grid, out = written(tmp_path, SMALL), tmp_path / "out"
     assert main(["bench", str(grid), "--out", str(out), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {row["method"] for row in said["rows"]} == {"logit-mask", "damp, wide"}
     assert all(row["cells"] == 2 for row in said["rows"])
-    assert json.loads((out / "summary.json").read_text(encoding="utf-8")) == said["rows"]
+    stored = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert stored == {"format": 2, "rows": said["rows"], "failed": []}
     verdicts = sorted(out.rglob("verdict.json"))
     assert len(verdicts) == 4
     found = [json.loads(path.read_text(encoding="utf-8")) for path in verdicts]
@@ -99,10 +103,79 @@ def test_a_bench_runs_resumes_and_sums_up(tmp_path, capsys):
         apart = [ranked([one], {})[0].distance for one in found if one["name"] == row["method"]]
         assert row["distance"] == pytest.approx(sum(apart) / len(apart), abs=1e-5)
     weights = sorted(out.rglob("model.safetensors"))
-    assert len(weights) == 1 + 2 * 2 + 4  # an original, two references per request, a result per method and request
+    assert len(weights) == 1 + 2 + 4  # an original, a reference per request, a result per method and request
     before = {path: path.stat().st_mtime_ns for path in [*verdicts, *weights]}
     assert main(["bench", str(grid), "--out", str(out)]) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
+    stored["rows"][0]["verdicts"] = {"ERASED": 2}
+    (out / "summary.json").write_text(json.dumps(stored), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["bench", str(grid), "--out", str(out)]) == 2
+    said = capsys.readouterr()
+    assert "summary.json was changed since it was written" in said.err and said.out == ""
+
+
+ERRORS = [MemoryError("30 GiB"), RuntimeError("CUDA out of memory. Tried to allocate 30.00 GiB"), KeyError("a bug")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_method_that_fails_costs_its_own_cells_only(error, tmp_path, capsys, monkeypatch):
+    damp = Damp.__call__
+
+    def fails_for_3(method, problem):
+        if problem.forget_classes == (3,):
+            raise error
+        return damp(method, problem)
+
+    monkeypatch.setattr(Damp, "__call__", fails_for_3)
+    monkeypatch.setattr("rasura.bench.engine.audit_runs", audited_at_once)
+    out = tmp_path / "out"
+    assert main(["bench", str(written(tmp_path, SMALL)), "--out", str(out), "--json"]) == 0
+    said = capsys.readouterr()
+    rows = {row["method"]: row for row in json.loads(said.out)["rows"]}
+    assert [(rows[name]["cells"], rows[name]["failed"]) for name in ("logit-mask", "damp, wide")] == [(2, 0), (2, 1)]
+    assert rows["damp, wide"]["verdicts"] == {"ERASED": 1}
+    complaint = next(line for line in said.err.splitlines() if "damp" in line)
+    assert (
+        complaint.startswith("rasura: damp, wide (convnet,width=4, seed 0, 3): no finding (")
+        and str(error) in complaint
+    )
+    failed = json.loads((out / "summary.json").read_text(encoding="utf-8"))["failed"]
+    reason = f"{type(error).__name__}: {error}"
+    cell = {"model": "convnet,width=4", "seed": 0, "forget": ["3"]}
+    assert failed == [{"method": "damp, wide", **cell, "reason": reason}]
+    monkeypatch.setattr(Damp, "__call__", damp)
+    assert main(["bench", str(written(tmp_path, SMALL)), "--out", str(out), "--json"]) == 0
+    assert not json.loads(capsys.readouterr().out)["failed"], "it is tried again"
+
+
+def audited_at_once(models, *_, **__):
+    return {name: finding(name, 0.0, 0.0) for name in models}
+
+
+def test_a_training_that_fails_costs_the_findings_of_its_cell(tmp_path):
+    grid = read_grid(written(tmp_path, SMALL.replace("epochs = 2", "epochs = 2\nlearning_rate = 1e30\nclip = 0.0")))
+    found = run_cell(grid, next(grid.cells()), tmp_path / "out")
+    assert [one["name"] for one in found] == ["logit-mask", "damp, wide"]
+    assert all(one["failed"].startswith("learning_rate: 1e+30 made the loss") for one in found)
+
+
+def test_a_bench_whose_cells_all_fail_is_refused_in_a_line(tmp_path, capsys, monkeypatch):
+    def fails(method, problem):
+        raise MemoryError("30 GiB")
+
+    for kind in (Damp, LogitMask):
+        monkeypatch.setattr(kind, "__call__", fails)
+    assert main(["bench", str(written(tmp_path, SMALL)), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].startswith("rasura: grid: every cell failed (MemoryError: 30 GiB); allowed: ")
+    assert said.out == "" and not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_a_bench_leaves_a_folder_of_something_else_alone(tmp_path):
+    make_run(tmp_path / "out", {"kind": "x"}, lambda partial: None)
+    with pytest.raises(InputError, match="holds another run"):
+        run_grid(read_grid(written(tmp_path, SMALL)), tmp_path / "out", "local", silent)
 
 
 def test_without_ray_its_engine_is_refused_in_a_line(tmp_path, monkeypatch):

@@ -334,14 +334,14 @@ import signal, sys, time
 from rasura import training
 from rasura.cli import main
 from rasura.tables import print_findings
-write = training._write_checkpoint
+write = training.write_checkpoint
 
 def write_and_wait(*arguments):
     write(*arguments)
     print("written", flush=True)
     time.sleep(300)
 
-training._write_checkpoint = write_and_wait
+training.write_checkpoint = write_and_wait
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell are started without it
 sys.exit(main(sys.argv[1:]))
 """

@@ -360,11 +360,11 @@ def test_the_published_form_is_the_formula():
         said = (vectors[held_out] - (sides[0].mean(0) + sides[1].mean(0)) / 2) @ probe > 0
         truth = going[held_out]
         strength = max(0, said[truth].mean() + (~said[~truth]).mean() - 1)
-        projection = np.outer(residual, residual) / (residual @ residual)
         before, after = (net.get_submodule(name).weight.detach().double().numpy() for net in (problem.model, model))
         if not edits(record)[name]["edit"]:  # few channels, in which the span of the others holds everything
             assert np.linalg.norm(residual) < 1e-5 * np.linalg.norm(means) and np.array_equal(before, after)
             continue
+        projection = np.outer(residual, residual) / (residual @ residual)
         expected = before - strength * np.einsum("oi...,ij->oj...", before, projection)
         np.testing.assert_allclose(after, expected, atol=2e-5)
         assert edits(record)[name]["alpha"] == pytest.approx(strength, abs=0.03)

@@ -552,7 +552,7 @@ def test_hugging_face_class_names_are_taken_from_the_label_column() -> None:
 
 
 def test_tensors_without_content_are_refused():
-    with pytest.raises(InputError, match="inputs: this Tensor makes no tensor"):
+    with pytest.raises(InputError, match="inputs: a meta tensor; allowed: a dense tensor"):
         examples_from(torch.empty(4, 2, device="meta"), LABELS[:4])
 
 

@@ -34,7 +34,7 @@ from rasura import training
 def wait(*arguments, **settings):
     print("training", flush=True)
     time.sleep(60)
-training._write_checkpoint = wait
+training.write_checkpoint = wait
 from rasura.__main__ import entry
 entry()
 """
@@ -46,12 +46,17 @@ def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return said.err.splitlines()
 
 
+def heeding() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("program", [SLOW_IMPORT, SLOW_WORK])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_command_as_ctrl_c_does(program: str, number: signal.Signals, tmp_path: Path) -> None:
     """While torch is imported, and in the middle of work."""
     command = [sys.executable, "-c", program, *TRAIN, str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     assert process.stdout is not None
     assert process.stdout.readline().strip() in ("importing", "training")
     process.send_signal(number)
@@ -66,7 +71,7 @@ def test_an_ignored_hangup_stays_ignored(tmp_path: Path) -> None:
     """As `nohup` asks for."""
     program = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + SLOW_WORK.replace("60", "2")
     command = [sys.executable, "-c", program, *TRAIN, str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
     assert process.stdout is not None
     assert process.stdout.readline() == "training\n"
     process.send_signal(signal.SIGHUP)

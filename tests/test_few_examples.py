@@ -91,7 +91,7 @@ def folder(tmp_path):
 def test_a_share_of_every_class_is_held_out(folder):
     data = load_data(f"folder:{folder}", held_out=0.4)
     assert (data.train.labels.bincount().tolist(), data.test.labels.bincount().tolist()) == ([12, 12], [8, 8])
-    assert hash_of_data(data) == hash_of_data(load_data(str(folder), 0.4))
+    assert hash_of_data(data) == hash_of_data(load_data(str(folder), held_out=0.4))
     assert hash_of_data(data) != hash_of_data(load_data(str(folder)))
     assert load_data(str(folder)).test.labels.bincount().tolist() == [4, 4]
 
@@ -99,16 +99,16 @@ def test_a_share_of_every_class_is_held_out(folder):
 def test_texts_digits_and_canaries_take_a_share_too(tmp_path):
     rows = [{"text": f"words {number}", "label": number % 2} for number in range(20)]
     (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert len(load_data(str(tmp_path / "texts.jsonl"), 0.5).test) == 10
-    assert len(load_data("digits", 0.5).test) == pytest.approx(1797 / 2, abs=5)
-    assert len(load_data("canaries:5:digits", 0.5).test) == len(load_data("digits", 0.5).test)
-    assert hash_of_data(load_data("digits", 1 / 3)) == hash_of_data(load_data("digits"))
+    assert len(load_data(str(tmp_path / "texts.jsonl"), held_out=0.5).test) == 10
+    assert len(load_data("digits", held_out=0.5).test) == pytest.approx(1797 / 2, abs=5)
+    assert len(load_data("canaries:5:digits", held_out=0.5).test) == len(load_data("digits", held_out=0.5).test)
+    assert hash_of_data(load_data("digits", held_out=1 / 3)) == hash_of_data(load_data("digits"))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.2, 7.0, float("nan")])
 def test_a_share_out_of_range_is_refused(share, folder):
     with pytest.raises(InputError, match=r"^held-out: .*; allowed: above 0 and below 1$"):
-        load_data(str(folder), share)
+        load_data(str(folder), held_out=share)
 
 
 def test_data_that_hold_a_test_part_take_no_share(folder, tmp_path):
@@ -128,7 +128,7 @@ def test_data_that_hold_a_test_part_take_no_share(folder, tmp_path):
     for source in ("fashion-mini", "arrays.npz", "parts", "texts", "made.py:make"):
         spec = source if source == "fashion-mini" else str(tmp_path / source)
         with pytest.raises(InputError, match=r"^held-out: 0.3; allowed: for data without a test part, and .* has one$"):
-            load_data(spec, 0.3)
+            load_data(spec, held_out=0.3)
 
 
 def test_the_command_line_holds_out_alike(folder, tmp_path, capsys):

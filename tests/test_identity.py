@@ -115,7 +115,7 @@ class Net(nn.Module):
 def prepare(images):
     return images.float()
 
-scaled = lambda by: (lambda images: images * by)
+scaled = lambda by: (lambda images: images.float() * by)
 """
 
 
@@ -168,28 +168,28 @@ def test_objects_within_themselves_end() -> None:
 
 def images(transform: Callable | None = None, kind: torch.dtype = torch.uint8) -> Data:
     inputs, labels = torch.zeros(4, 1, 2, 2, dtype=kind), torch.tensor([0, 1, 0, 1])
-    data = Data.from_tensors((inputs, labels), (inputs, labels))
+    data = Data.from_tensors((inputs, labels), (inputs, labels), standardise=Standardise((0.0,), (1.0,)))
     return replace(data, train=replace(data.train, transform=transform), test=replace(data.test, transform=transform))
 
 
 def test_what_becomes_of_stored_inputs_is_in_the_identity_of_data(tmp_path: Path) -> None:
     file = of_user(tmp_path / "data.py", OF_A_USER)
     prepared = [
-        images(),
         images(Standardise((0.5,), (0.5,))),
         images(Standardise((0.4,), (0.5,))),
         images(file.prepare),
         images(file.scaled(2)),
         images(file.scaled(3)),
-        images(functools.partial(torch.add, 1)),
-        images(functools.partial(torch.add, 2)),
+        images(functools.partial(torch.add, 0.5)),
+        images(functools.partial(torch.add, 1.5)),
     ]
     assert len({hash_of_data(data) for data in prepared}) == 1
     identities = [identity_of_data(data) for data in prepared]
     assert len(set(map(hash_of_json, identities))) == len(prepared)
-    again = of_user(tmp_path / "data.py", OF_A_USER.replace("images.float()", "images.float() / 2"))
-    assert identity_of_data(images(again.prepare)) != identities[3]
-    assert identity_of_data(images(kind=torch.int8)) != identity_of_data(images())
+    scaled = Standardise((0.5,), (0.5,))
+    again = of_user(tmp_path / "data.py", OF_A_USER.replace("return images.float()", "return images.float() / 2"))
+    assert identity_of_data(images(again.prepare)) != identities[2]
+    assert identity_of_data(images(scaled, torch.int8)) != identity_of_data(images(scaled))
 
 
 # ------------------------------------------------------------------------------------------------ runs

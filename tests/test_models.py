@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import stat
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -545,6 +546,7 @@ def test_weights_that_cannot_be_run_or_trained_are_refused_before_any_work(net, 
 
 def test_quantised_modules_are_refused():
     quantised = pytest.importorskip("torch.ao.nn.quantized.dynamic")
+    warnings.simplefilter("ignore")  # torch says that it will do without them
     with pytest.raises(InputError, match="model: 0 is quantised; allowed: dense floating-point weights"):
         check_weights(nn.Sequential(quantised.Linear(4, 2)))
 

@@ -435,9 +435,14 @@ def permuted(model: nn.Module) -> nn.Module:
     return copied
 
 
+def head_of(model, probe):
+    anchor = read_anchor(model, probe)
+    assert anchor is not None
+    return anchor.head
+
+
 def test_a_net_with_permuted_channels_is_recovered_by_the_stitch_and_not_by_the_head_swap(probe, problem):
-    hidden, head = permuted(problem.model), read_anchor(problem.model, probe).head
-    assert head is not None
+    hidden, head = permuted(problem.model), head_of(problem.model, probe)
     own = predict(problem.model, probe.examples).argmax(1)
     silent = predict(hidden, probe.examples).argmax(1)
     assert recall(silent, probe) == 0
@@ -451,7 +456,7 @@ def test_a_net_with_permuted_channels_is_recovered_by_the_stitch_and_not_by_the_
 
 def test_the_stitch_brings_little_back_from_a_retrained_model(probe, problem, retrained):
     inner, original = head_inputs(retrained, probe), head_inputs(problem.model, probe)
-    back = linear_stitch(inner, original, ~probe.forget, read_anchor(problem.model, probe).head, probe.folds)
+    back = linear_stitch(inner, original, ~probe.forget, head_of(problem.model, probe), probe.folds)
     assert recall(back, probe) < 0.3 * recall(predict(problem.model, probe.examples).argmax(1), probe)
     assert right(back, probe, ~probe.forget) > 0.8
 

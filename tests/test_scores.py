@@ -10,8 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rasura.auditing import MODEL, ORIGINAL, Decoded, Members, Scores, judge, read_scores, reference_name, write_scores
-from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, as_decoded
+from rasura.auditing import (
+    MODEL,
+    ORIGINAL,
+    Decoded,
+    Members,
+    Scores,
+    check_whole,
+    judge,
+    read_scores,
+    reference_name,
+    write_scores,
+)
+from rasura.auditing.decoded import BIAS, FEW_SHOT, HEAD_INPUT, HEAD_SWAP, LINEAR, OUTPUT, RUNNER_UP, as_decoded
 from rasura.errors import InputError
 
 DECODERS = [OUTPUT, LINEAR, FEW_SHOT, "unwrapped", BIAS, HEAD_SWAP]
@@ -71,8 +82,12 @@ def tables(draw) -> Scores:
     some = st.lists(st.integers(-1, classes - 1), min_size=count, max_size=count).filter(lambda row: max(row) >= 0)
     models = {}
     for model in [MODEL, ORIGINAL, *map(reference_name, range(draw(st.integers(0, 3))))]:
-        whole = said(OUTPUT, draw(st.lists(numbers, min_size=count, max_size=count)), "its own answers")
-        models[model] = [whole, *(said(d, draw(some), layer, shots, number) for d, layer, shots, number in places)]
+        whole = said(OUTPUT, draw(st.lists(numbers, min_size=count, max_size=count)))
+        models[model] = [
+            whole,
+            replace(whole, decoder=RUNNER_UP),
+            *(said(d, draw(some), layer, shots, number) for d, layer, shots, number in places),
+        ]
     forget = draw(st.sets(numbers, min_size=1, max_size=classes - 1))
     models[MODEL][0] = replace(models[MODEL][0], value=np.arange(count, dtype=np.float32) / 7)
     untrained = {"random net": [said(LINEAR, draw(some), HEAD_INPUT)]} if draw(st.booleans()) else {}
@@ -183,6 +198,7 @@ def noisy_table(seed: int, references: int) -> Scores:
     def model(level: float) -> list[Decoded]:
         return [
             said(OUTPUT, answers(level if level > 0.5 else 0, 0.97)),
+            said(RUNNER_UP, answers(0, 0.97)),
             said(LINEAR, answers(level, 0.9), HEAD_INPUT),
             said(LINEAR, answers(level, 0.9), "layer1"),
             *(
@@ -210,3 +226,38 @@ def test_class_names_with_control_characters_come_back(name, tmp_path):
     scores = table({ORIGINAL: [said(OUTPUT, [0, 1])], MODEL: [said(OUTPUT, [0, 1])]}, [0, 1], classes=(name, "other"))
     write_scores(scores, tmp_path / "scores.parquet")
     assert read_scores(tmp_path / "scores.parquet").classes == (name, "other")
+
+
+def without(scores: Scores, model: str, decoder: str) -> Scores:
+    return replace(scores, models=scores.models | {model: [d for d in scores.models[model] if d.decoder != decoder]})
+
+
+def answering(scores: Scores, model: str, *answers: int) -> Scores:
+    """The table with the first answers of a model's output replaced."""
+    changed = [replace(one, predicted=one.predicted.copy()) for one in scores.models[model]]
+    changed[0].predicted[: len(answers)] = answers
+    return replace(scores, models=scores.models | {model: changed})
+
+
+WHOLE = noisy_table(0, 1)
+PAIRS = pairs_of(5, 0)
+TORN = {
+    "no model": replace(WHOLE, models={ORIGINAL: WHOLE.models[ORIGINAL]}),
+    "no output": without(WHOLE, ORIGINAL, OUTPUT),
+    "no second answer": without(WHOLE, MODEL, RUNNER_UP),
+    "no reader": without(WHOLE, reference_name(0), LINEAR),
+    "an example without answer": answering(WHOLE, MODEL, 0, -1),
+    "an answer beyond": answering(WHOLE, MODEL, 3),
+    "a label beyond": replace(WHOLE, labels=WHOLE.labels + 1),
+    "nothing to forget": replace(WHOLE, forget_classes=(7,)),
+    "nothing to keep": replace(WHOLE, forget_classes=(0, 1, 2)),
+    "half a pair": replace(WHOLE, members={MODEL: replace(PAIRS, values={"loss": PAIRS.values["loss"][:1]})}),
+    "pairs without labels": replace(WHOLE, members={MODEL: replace(PAIRS, labels=PAIRS.labels[:3])}),
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_a_table_that_no_audit_writes_is_refused(name):
+    check_whole(replace(WHOLE, members={MODEL: PAIRS}))
+    with pytest.raises(InputError, match=r"^scores: .*; allowed: the table as rasura wrote it$"):
+        check_whole(TORN[name])

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,6 +147,32 @@ def test_a_spec_under_another_hash_is_no_run(tmp_path: Path) -> None:
     seal(tmp_path, {"hash": hash_of_json({"kind": "x"}), "spec": {"kind": "y"}})
     with pytest.raises(FolderError, match=r"run\.json was changed"):
         sealed(tmp_path, "out")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"spec": None}, {"files": 3}, {"files": {"a": None}}, {"replaced": []}, {"format": 3}]
+)
+def test_a_record_of_other_kinds_is_refused_whatever_its_hashes_say(changes: dict[str, Any], tmp_path: Path) -> None:
+    record = {"format": 2, "hash": "", "spec": {}, "files": {}} | changes
+    record["hash"] = hash_of_json(record["spec"])
+    write_json(tmp_path / "run.json", record | {"sha256": hash_of_json(record)})
+    for read in (check_model_folder, lambda folder: sealed(folder, "out"), lambda folder: shared(folder, "bench")):
+        with pytest.raises(FolderError, match=r"run\.json (was changed|is damaged)"):
+            read(tmp_path)
+
+
+def test_a_record_reads_no_file_outside_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "run").mkdir()
+    record = {
+        "format": 2,
+        "hash": hash_of_json({}),
+        "spec": {},
+        "files": {"../secret": hash_of_file(tmp_path / "secret")},
+    }
+    write_json(tmp_path / "run" / "run.json", record | {"sha256": hash_of_json(record)})
+    with pytest.raises(FolderError, match="secret was removed"):
+        sealed(tmp_path / "run", "out")
 
 
 def test_runs_below_and_hidden_files_are_not_of_the_run(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_finding_is_a_table_whatever_its_names(name: str, capsys) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_may_have_any_name(name: str, capsys) -> None:
     measure = {"mean": 0.1, "half_width": None}
-    print_summary([{"method": name, "cells": 1, "verdicts": {"ERASED": 1}, "forget_accuracy": measure}])
+    print_summary([{"method": name, "cells": 1, "failed": 0, "verdicts": {"ERASED": 1}, "forget_accuracy": measure}])
     shown(capsys, name)
     row = {"name": name, "verdict": "ERASED", "qualifiers": [], "distance": 0.1, "seconds": 1.0, "memory_mib": None}
     print_comparison([row | {"measures": [{"name": name, "value": 0.5}]}])

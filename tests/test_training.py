@@ -506,7 +506,18 @@ def code(path):
     path.write_bytes(pickle.dumps(print, protocol=2))
 
 
-@pytest.mark.parametrize("damage", [no_content, cut_in_half, zeros, a_tensor, code])
+def flipped_bit_of(place):
+    def flipped_bit(path):
+        content = bytearray(path.read_bytes())
+        content[int(place * len(content))] ^= 1
+        path.write_bytes(content)
+
+    return flipped_bit
+
+
+@pytest.mark.parametrize(
+    "damage", [no_content, cut_in_half, zeros, a_tensor, code, *map(flipped_bit_of, (0, 0.2, 0.4, 0.6, 0.8, 0.999))]
+)
 def test_a_damaged_checkpoint_is_dropped_with_a_word(damage, tmp_path, capsys):
     start, path = net(), tmp_path / "checkpoint.pt"
     whole = bits(fit(copy.deepcopy(start), images(), FULL, seed=1, checkpoint=path))

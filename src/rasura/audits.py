@@ -43,10 +43,11 @@ def recompute(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: the folder holds no audit of this version, or files that have changed since it was written.
     """
+    sealed(folder, "recompute", besides=(PAGE,))
+    finding = _judged(folder, "recompute")
+    written = {VERDICT: as_json(finding.content), PAGE: _page([finding.content], folder)}
     with locked(folder / RUN):
-        record = sealed(folder, "recompute", besides=(PAGE,))
-        finding = _judged(folder, "recompute")
-        replace_files(folder, {VERDICT: as_json(finding.content), PAGE: finding.page()}, record)
+        replace_files(folder, written, sealed(folder, "recompute", besides=(PAGE,)))
     return finding.content
 
 
@@ -56,6 +57,8 @@ def _judged(folder: Path, field: str) -> Finding:
             raise InputError(f"{field}: {folder} holds no {name}; allowed: a folder that rasura audit wrote")
     try:
         return recomputed(read_json(folder / VERDICT), read_scores(folder / SCORES))
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, OSError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"{field}: {folder} cannot be judged again ({reason}); allowed: ours") from error
@@ -67,27 +70,30 @@ def write_report(folder: Path) -> Path:
     Raises:
         InputError: there is no verdict, or a file of an audit was changed since it was written.
     """
-    from jinja2 import UndefinedError
-
-    from rasura.report import page
-
     found = [folder / VERDICT] if (folder / VERDICT).is_file() else _verdicts_below(folder)
     if not found:
         raise InputError(f"folder: {folder} holds no {VERDICT}; allowed: a folder that rasura audit or demo wrote")
+    for path in found:
+        sealed(path.parent, "folder", besides=(PAGE,))
+    written = _page([read_json(path) for path in found], folder)
     with locked(folder / RUN):
-        records = [sealed(path.parent, "folder", besides=(PAGE,)) for path in found]
-        try:
-            written = page([read_json(path) for path in found]).encode()
-        except (KeyError, IndexError, TypeError, AttributeError, UndefinedError) as error:
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            raise InputError(f"folder: a {VERDICT} in {folder} cannot be shown ({reason}); allowed: ours") from None
-        if found == [folder / VERDICT]:
-            replace_files(folder, {PAGE: written}, records[0])
-        elif (folder / RUN).is_file():
+        if (folder / RUN).is_file():
             replace_files(folder, {PAGE: written}, sealed(folder, "folder", besides=(PAGE,)))
         else:
             write_whole(folder / PAGE, written)
     return folder / PAGE
+
+
+def _page(contents: list[dict[str, Any]], folder: Path) -> bytes:
+    from jinja2 import UndefinedError
+
+    from rasura.report import page
+
+    try:
+        return page(contents).encode()
+    except (KeyError, IndexError, TypeError, AttributeError, UndefinedError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"folder: a {VERDICT} in {folder} cannot be shown ({reason}); allowed: ours") from None
 
 
 def _verdicts_below(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rasura.data import Data, Examples, ForgetClasses, Request, asked_in, in_order, listed, matched, only_numbered
 from rasura.errors import InputError, expect
-from rasura.models import card_of, class_names_of, library_names
+from rasura.models import brings_weights, card_of, class_names_of, library_names
 from rasura.training import predict
 
 LOOKED, MOST_CLASSES = 256, 32
@@ -60,6 +60,17 @@ def in_order_of_pretrained(model: nn.Module, data: Data) -> Data:
     names = library_names(model)
     same = len(matched(data.classes, names)) == len(data.classes) == len(names)
     return in_order(data, names) if same else data
+
+
+def check_never_saw(without: Sequence[str], model: nn.Module, architecture: str) -> None:
+    """Refuse to train without classes what starts from weights that were trained with them."""
+    seen = [without[number] for number in matched(without, library_names(model))]
+    if seen and brings_weights(architecture):
+        name = architecture.partition(",")[0]
+        raise InputError(
+            f"without: {listed(seen)}; allowed: classes that the weights of {name} were not trained with, or an "
+            f"untrained net, {name},pretrained=false"
+        )
 
 
 def told(data: Data, turned: Data, first: Collection[str | int] = ()) -> tuple[str, ...]:

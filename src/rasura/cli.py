@@ -213,20 +213,21 @@ def _compare(arguments: list[str]) -> int:
 
 
 def _bench(arguments: list[str]) -> int:
-    from rasura.bench import read_grid, run_grid, summarise
-    from rasura.files import write_json
+    from rasura.bench import read_grid, run_grid, write_summary
     from rasura.progress import terminal
 
     options = parsed(Bench, arguments, "bench")
     grid = read_grid(options.grid, options.trust)
     with terminal() as progress:
-        findings = run_grid(grid, options.out, options.engine, progress)
-    rows = summarise(findings)
-    write_json(options.out / "summary.json", rows)
+        found = run_grid(grid, options.out, options.engine, progress)
+    summary = write_summary(found, options.out)
+    for one in summary["failed"]:
+        where = f"{one['model']}, seed {one['seed']}, {', '.join(one['forget'])}"
+        say(f"{one['method']} ({where}): no finding ({one['reason']})")
     if options.json:
-        _print_json({"out": str(options.out), "rows": rows})
+        _print_json({"out": str(options.out), "rows": summary["rows"], "failed": summary["failed"]})
     else:
-        print_summary(rows)
+        print_summary(summary["rows"])
     return 0
 
 

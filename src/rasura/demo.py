@@ -5,10 +5,11 @@ from typing import Any
 
 from rasura.audits import PAGE
 from rasura.data import ForgetClasses, load_data
-from rasura.files import write_whole
+from rasura.files import locked
 from rasura.methods import Damp, Finetune, LogitMask
 from rasura.progress import Progress
 from rasura.runs import audit_runs, forget_run, train_run
+from rasura.sealed import RUN, replace_files, shared
 from rasura.training import Recipe
 
 ARCHITECTURE = "resnet8"
@@ -45,5 +46,6 @@ def run_demo(folder: Path, progress: Progress) -> list[dict[str, Any]]:
     models["held-out retrained"] = trained("held-out-retrained", REFERENCES + 1, (FORGET,))
     places = {name: (model, folder / "audits" / name.replace(" ", "-")) for name, model in models.items()}
     findings = list(audit_runs(places, data, request, original, references, 0, progress).values())
-    write_whole(folder / PAGE, page(findings).encode())
+    with locked(folder / RUN):
+        replace_files(folder, {PAGE: page(findings).encode()}, shared(folder, "demo"))
     return findings

@@ -68,7 +68,7 @@ def said(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     short = value is None or isinstance(value, float) or (isinstance(value, str) and len(value) <= 40)
-    return repr(value) if short or (isinstance(value, int) and abs(value) < 10**18) else type(value).__name__
+    return repr(value) if short or (isinstance(value, int) and abs(value) < 10**40) else type(value).__name__
 
 
 def expect(field: str, value: object, kind: type | tuple[type, ...], allowed: str) -> None:

@@ -31,6 +31,12 @@ def partial_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
+def lock_of(folder: Path) -> Path:
+    """The file that is there while `folder` is written to, and after a process that was killed then."""
+    folder = folder.resolve()  # a link to a folder stays one
+    return folder.with_name(f".{folder.name}.lock")
+
+
 @contextmanager
 def locked(folder: Path, run: str = "") -> Iterator[None]:
     """Keep other processes from writing to `folder` until the block ends.
@@ -45,8 +51,7 @@ def locked(folder: Path, run: str = "") -> Iterator[None]:
     Raises:
         FolderError: another run is being written there.
     """
-    folder = folder.resolve()  # a link to a folder stays one
-    path = folder.with_name(f".{folder.name}.lock")
+    folder, path = folder.resolve(), lock_of(folder)
     lock = FileLock(path)
     with _parents(folder):
         holder = _holder(path)

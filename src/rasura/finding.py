@@ -27,6 +27,7 @@ from rasura.auditing import (
     Probe,
     Scores,
     Shadows,
+    check_whole,
     comes_back,
     compared_insides,
     consistency_gate,
@@ -359,7 +360,12 @@ def recomputed(content: dict[str, Any], scores: Scores) -> Finding:
     Args:
         content: what `verdict.json` holds.
         scores: what `scores.parquet` holds.
+
+    Raises:
+        InputError: scores that no audit writes.
+        KeyError, TypeError, ValueError: a content that no audit writes.
     """
+    check_whole(scores)
     seed, goal = content["settings"]["seed"], content["goal"]
     computed = {gate.name for gate in judge(scores, seed, (), goal).gates}
     of_models = [Gate(**one) for one in content["gates"] if one["name"] not in computed]
@@ -372,7 +378,7 @@ def _whole(content: dict[str, Any], scores: Scores) -> Finding:
     tuned = content["on_request"].get("retain-tuning")
     if content["verdict"] == "ERASED" and tuned and comes_back(tuned):
         content = content | {"qualifiers": [*content["qualifiers"], "not durable"]}
-    content = json.loads(json.dumps(content))  # tuples become lists, as they will be when read back
+    content = json.loads(json.dumps(content, allow_nan=False))  # tuples become lists, as they will be when read back
     return Finding(
         content["verdict"], content["where"], content["reason"], tuple(content["qualifiers"]), content, scores
     )

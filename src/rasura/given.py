@@ -21,12 +21,12 @@ def prepared_data(options: Train | Forget | Audit | Compare) -> Data:
         InputError: the model's own preprocessing is asked for where there is none, or where the data leave no choice.
     """
     if options.preprocess == "data":
-        return load_data(options.data)
+        return load_data(options.data, held_out=options.held_out)
     if isinstance(options, Train):
         own = preprocessing_named(options.model)
     else:
         own = preprocessing_of(options.model, options.architecture)
-    data = load_data(options.data, own)
+    data = load_data(options.data, own, options.held_out)
     if own is not None and data.preprocessing:
         say(f"inputs are prepared by {own.said_by}; --preprocess data leaves it to the data")
     elif options.preprocess == "model":

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,21 @@ from torch import nn
 
 from rasura.auditing import Goal, Shadows
 from rasura.audits import VERDICT, write_audit
-from rasura.class_order import in_order_of_pretrained, ordered
+from rasura.class_order import check_never_saw, in_order_of_pretrained, ordered
 from rasura.contents import versions
-from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, listed, matched, resolve
-from rasura.errors import FolderError, InputError, alone, check_seed
-from rasura.files import hash_of_json, locked, read_json, whole_folder, write_json
+from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, resolve
+from rasura.errors import FolderError, alone, check_seed
+from rasura.files import hash_of_json, lock_of, locked, read_json, whole_folder, write_json
 from rasura.finding import NO_SHADOWS, Finding, auditor
 from rasura.identity import described
 from rasura.memory import peak_memory
 from rasura.methods.contract import Method, forget, name_of
 from rasura.models import (
-    brings_weights,
     card_of,
     device_of,
     for_data,
     fresh_model,
     identity_of_model,
-    library_names,
     named,
     to_card,
     with_card,
@@ -71,14 +69,14 @@ def make_run(folder: Path, spec: dict[str, Any], work: Callable[[Path], None], k
         work: fills the folder that it is given.
         keep: a checkpoint file that survives a failure, so that the same spec resumes.
     """
-    if is_done(folder, spec):
-        if keep is not None:  # a process was killed right after the folder had its name
-            (folder / keep).unlink(missing_ok=True)
+    if is_done(folder, spec) and not lock_of(folder).exists():
         return
     identity = hash_of_json(spec)
     with locked(folder, identity):
-        if is_done(folder, spec):
-            return  # another process did it in the meantime
+        if is_done(folder, spec):  # by another process, which may have been killed before it removed the checkpoint
+            if keep is not None:
+                (folder / keep).unlink(missing_ok=True)
+            return
         with whole_folder(folder, keep) as partial:
             begun = time.perf_counter()
             work(partial)
@@ -112,8 +110,7 @@ def train_run(
     card = to_card(architecture, data, training=training)
     with seeded(seed):
         model = fresh_model(card)
-    if brings_weights(architecture):
-        _check_never_saw(training["without"], model, architecture)
+    check_never_saw(training["without"], model, architecture)
     turned = in_order_of_pretrained(model, data)
     spec = _spec("train", data, model=card.to_json(), start=identity_of_model(model))
 
@@ -133,17 +130,6 @@ def train_run(
 
     make_run(folder, spec, work, keep=CHECKPOINT)
     return load_run(folder, architecture)
-
-
-def _check_never_saw(without: Sequence[str], model: nn.Module, architecture: str) -> None:
-    """Refuse to retrain without classes what starts from weights that were trained with them."""
-    seen = [without[number] for number in matched(without, library_names(model))]
-    if seen:
-        name = architecture.partition(",")[0]
-        raise InputError(
-            f"without: {listed(seen)}; allowed: classes that the weights of {name} were not trained with, or an "
-            f"untrained net, {name},pretrained=false"
-        )
 
 
 def forget_run(

@@ -35,13 +35,13 @@ def sealed(folder: Path, field: str, besides: Collection[str] = ()) -> dict[str,
         FolderError: no run, one of an older format, or a file that was changed, removed or added.
     """
     record, allowed = _record(folder, field), "allowed: the folder as rasura wrote it"
-    before = record.get("replaced", {})
-    found = set() if record.get("shared") else set(_files(folder))
-    for name in sorted({*record["files"], *found} - set(besides)):
+    before, found = record.get("replaced", {}), set(_files(folder))
+    for name in sorted({*record["files"], *(() if record.get("shared") else found)} - set(besides)):
         if name not in record["files"]:
             raise FolderError(f"{field}: {folder / name} was added since the run was written; {allowed}")
-        if _digest(folder / name) not in (record["files"][name], before.get(name, "")):
-            what = "changed" if (folder / name).exists() else "removed"
+        digest = _digest(folder / name) if name in found else None
+        if digest not in (record["files"][name], before.get(name, "")):
+            what = "changed" if name in found else "removed"
             raise FolderError(f"{field}: {folder / name} was {what} since it was written; {allowed}")
     return record
 
@@ -60,8 +60,10 @@ def shared(folder: Path, kind: str) -> dict[str, Any]:
         spec = {"kind": kind}
         return {"hash": hash_of_json(spec), "spec": spec, "shared": True, "files": {}}
     record = sealed(folder, "out")
-    if record["spec"]["kind"] != kind:
-        raise FolderError(f"out: {folder} holds another run ({record['spec']['kind']}); allowed: a folder of {kind}")
+    if record["spec"].get("kind") != kind:
+        raise FolderError(
+            f"out: {folder} holds another run ({record['spec'].get('kind')}); allowed: a folder of {kind}"
+        )
     return record
 
 
@@ -108,12 +110,19 @@ def _record(folder: Path, field: str) -> dict[str, Any]:
         record = json.loads(written)
         content = {key: value for key, value in record.items() if key != "sha256"}
         whole = as_json(record) == written and record["sha256"] == hash_of_json(content)
-        whole = whole and record["hash"] == hash_of_json(record["spec"])
+        whole = whole and record["hash"] == hash_of_json(record["spec"]) and _is_record(record)
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise FolderError(f"{field}: {path} is damaged ({first_line(error)}); allowed: as rasura wrote it") from None
     if not whole:
         raise FolderError(f"{field}: {path} was changed since it was written; allowed: the file as rasura wrote it")
     return record
+
+
+def _is_record(record: dict[str, Any]) -> bool:
+    """Whether a `run.json` with the right hashes has the fields that are read, each of its kind."""
+    spec, files, replaced = record["spec"], record["files"], record.get("replaced", {})
+    digests = all(isinstance(one, str) for one in files.values())
+    return isinstance(spec, dict) and digests and isinstance(replaced, dict) and record["format"] == FORMAT
 
 
 def _is_old(path: Path) -> bool:

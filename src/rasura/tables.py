@@ -49,6 +49,7 @@ def print_summary(rows: list[dict[str, Any]]) -> None:
     cells = []
     for row in rows:
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in row["verdicts"].items())
+        verdicts += f", {row['failed']} failed" if row["failed"] else ""
         cells.append([row["method"], verdicts, *(_plus_minus(row[measure]) for measure in measures)])
     _print(title, ["method", "verdicts"], [measure.replace("_", " ") for measure in measures], cells, 140)
 

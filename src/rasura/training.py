@@ -2,8 +2,6 @@
 
 import contextlib
 import math
-import pickle
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -13,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rasura.checkpoints import resume, write_checkpoint
 from rasura.data import Examples, are_images
 from rasura.data.examples import Inputs
 from rasura.errors import InputError, check_seed, expect, said, unknown
-from rasura.files import hash_of_json, library_writes, put
+from rasura.files import hash_of_json
 from rasura.identity import described, hash_of_tensors
 from rasura.kinds import checked_kinds
 from rasura.models import MISFITS, device_of, identity_of_model, logits_of, misfit, to_device
-from rasura.models.load import UNREADABLE
 from rasura.progress import Progress, silent
 from rasura.randomness import seeded
 
@@ -154,10 +152,12 @@ def fit(
     steps = math.ceil(len(examples) / recipe.batch_size)
     device = device_of(model)
     with _own_randomness(seed, device) as generator, _channels_last(model):
-        run = "" if checkpoint is None else _identity(model, examples, recipe, seed)
-        first = _resume(checkpoint, run, model, optimiser, generator)
+        run, done = "", 0
+        if checkpoint is not None:
+            run = _identity(model, examples, recipe, seed)
+            done = resume(checkpoint, run, model, optimiser, generator)
         model.train()
-        for epoch in range(first, recipe.epochs):
+        for epoch in range(done, recipe.epochs):
             for step, batch in enumerate(_shuffled(examples, recipe, generator, device)):
                 _set_rate(optimiser, recipe, (epoch * steps + step) / (recipe.epochs * steps))
                 _step(model, loss, batch, optimiser, recipe)
@@ -167,7 +167,7 @@ def fit(
                     optimiser.zero_grad(set_to_none=True)
                     return model.eval()
             if checkpoint is not None:
-                _write_checkpoint(checkpoint, run, epoch + 1, model, optimiser, generator)
+                write_checkpoint(checkpoint, run, epoch + 1, model, optimiser, generator)
     optimiser.zero_grad(set_to_none=True)
     return model.eval()
 
@@ -343,43 +343,3 @@ def _identity(model: nn.Module, examples: Examples, recipe: Recipe, seed: int) -
     drawn = hash_of_tensors([("labels", examples.labels), ("rows", examples.rows)])
     torch_version = str(torch.__version__)
     return hash_of_json([asdict(recipe), seed, shown, drawn, identity_of_model(model), torch_version])
-
-
-def _write_checkpoint(
-    path: Path, run: str, epoch: int, model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".tmp")
-    randomness = {"own": generator.get_state(), "global": torch.get_rng_state()}
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), **randomness}
-    with library_writes(partial):
-        torch.save({"run": run, "epoch": epoch, **state}, partial)
-    put(partial, path)
-
-
-def _resume(
-    path: Path | None, run: str, model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator
-) -> int:
-    """Load the checkpoint of this very run, if there is one; the number of epochs that are done."""
-    if path is None or not path.exists():
-        return 0
-    saved = _checkpoint_in(path)
-    if saved.get("run") != run:
-        return 0
-    model.load_state_dict(saved["model"])
-    optimiser.load_state_dict(saved["optimiser"])
-    generator.set_state(saved["own"])
-    torch.set_rng_state(saved["global"])
-    return saved["epoch"]
-
-
-def _checkpoint_in(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds; nothing, and a word on stderr, if it cannot be read."""
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, *UNREADABLE):
-        saved = None
-    if not isinstance(saved, dict):
-        print(f"rasura: the checkpoint {path} is damaged; training begins anew", file=sys.stderr)
-        return {}
-    return saved

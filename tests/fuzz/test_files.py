@@ -1,5 +1,6 @@
 """Files and words of every kind but data: each is read, or refused in one line that says what is allowed."""
 
+import copy
 import io
 import json
 import shlex
@@ -8,29 +9,43 @@ from pathlib import Path
 from typing import Any
 
 import bad_inputs
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 import torch
 from fuzzing import damaged, fuzz
 from hypothesis import strategies as st
-from report_samples import finding
+from report_samples import finding, provenance
 from safetensors.torch import save
-from test_scores import tables
+from test_scores import noisy_table, tables
 from torch import nn
 
 import rasura
 from rasura import ForgetClasses, ForgetSamples
-from rasura.auditing import write_scores
+from rasura.auditing import Scores, write_scores
+from rasura.auditing.scores import COLUMNS
+from rasura.audits import SCORES, VERDICT, recompute, write_report
 from rasura.bench import read_grid
 from rasura.cli import main
 from rasura.data import Data, read_samples, resolve
 from rasura.errors import InputError
-from rasura.files import hash_of_file
-from rasura.models import build_model, fresh_model, to_card
-from rasura.models.adapters import with_adapters
+from rasura.files import as_json, hash_of_file, hash_of_json, write_json
+from rasura.finding import recomputed
+from rasura.models import build_model, fresh_model, hash_of_model, to_card
+from rasura.models.adapters import (
+    NOTE,
+    keep_adapter,
+    weights_of_adapter,
+    with_adapters,
+    with_new_adapter,
+    write_adapter,
+)
 from rasura.models.load import DESCRIPTION, WEIGHTS, write_model
-from rasura.runs import RUN, is_done, recompute, write_report
+from rasura.runs import is_done
+from rasura.sealed import RUN, check_model_folder, seal, shared
 
 NET = "convnet,width=2"
+SPEC = {"kind": "train", "seed": 3}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -114,37 +129,108 @@ def test_files_of_weights(suffix: str, digits: Data, tmp_path: Path) -> None:
     fuzz(damaged([save(state) if suffix == "safetensors" else buffer.getvalue()]), target)
 
 
+def sealed_anew(folder: Path) -> None:
+    """Give the folder a `run.json` of the files as they are now: digests hide no damage from the readers."""
+    seal(folder, {"hash": hash_of_json(SPEC), "spec": SPEC})
+
+
+def hashed_anew(content: bytes) -> bytes:
+    """A damaged `run.json` with the hashes of what it says now, if it is an object still."""
+    try:
+        record = json.loads(content)
+        record = {key: value for key, value in record.items() if key != "sha256"}
+        record |= {"hash": hash_of_json(record["spec"])} if "spec" in record else {}
+        return as_json(record | {"sha256": hash_of_json(record)})
+    except (ValueError, AttributeError):
+        return content
+
+
 def test_records_of_runs(tmp_path: Path) -> None:
-    spec = {"kind": "train", "seed": 3}
+    (tmp_path / "file").write_bytes(b"content")
+    seal(tmp_path, {"hash": hash_of_json(SPEC), "spec": SPEC, "seconds": 3.5, "versions": {"torch": "2"}})
 
     def target(content: bytes) -> None:
         (tmp_path / RUN).write_bytes(content)
-        assert_done_or_refused(is_done, tmp_path, spec)
+        assert_done_or_refused(is_done, tmp_path, SPEC)
+        assert_done_or_refused(check_model_folder, tmp_path)
+        assert_done_or_refused(shared, tmp_path, "bench")
 
-    fuzz(texts_like({"format": 1, "hash": "0" * 16, "spec": spec, "seconds": 3.5, "versions": {"torch": "2"}}), target)
+    contents = texts_like(json.loads((tmp_path / RUN).read_bytes()))
+    fuzz(contents | contents.map(hashed_anew), target)
+
+
+def verdict_of(scores: Scores) -> dict[str, Any]:
+    """What `verdict.json` may hold beside these scores."""
+    data = {"name": "pets", "classes": list(scores.classes), "held_out": 120, "held_out_forget": 40}
+    request = {"kind": "classes", "forget": "a", "classes": [0], "samples": None}
+    models = {role: provenance() for role in scores.models}
+    found = finding(data=data | {"overlap_left_out": 0}, request=request, pictures=[], models=models, on_request={})
+    return recomputed(found, scores).content
 
 
 def test_verdicts(tmp_path: Path) -> None:
-    def target(content: bytes) -> None:
-        (tmp_path / "verdict.json").write_bytes(content)
-        assert_done_or_refused(write_report, tmp_path)
+    scores = noisy_table(0, 0)
+    write_scores(scores, tmp_path / SCORES)
 
-    fuzz(texts_like(finding()), target)
+    def target(content: bytes) -> None:
+        (tmp_path / VERDICT).write_bytes(content)
+        for work in (write_report, recompute):
+            sealed_anew(tmp_path)
+            assert_done_or_refused(work, tmp_path)
+
+    fuzz(texts_like(verdict_of(scores)), target)
+
+
+EDITS = st.tuples(
+    st.sampled_from(["set", "set", "cut", "double"]),
+    st.sampled_from(COLUMNS[3:]).flatmap(
+        lambda column: st.tuples(
+            st.just(column), st.integers(-2, 200) | st.none() if column != "value" else st.floats()
+        )
+    )
+    | st.tuples(st.sampled_from(COLUMNS[:3]), st.sampled_from(["model", "output", "linear", "membership", ""])),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+"""What is done to some of the rows of a table: a column set to a value, the rows cut out, or there twice."""
+
+
+def edited(table: pa.Table, edits: list[tuple[str, tuple[str, Any], float, float]]) -> pa.Table:
+    rows = table.to_pylist()
+    for kind, (column, value), place, length in edits:
+        start = round(place * len(rows))
+        stop = start + round(length * (len(rows) - start))
+        changed = {
+            "set": [row | {column: value} for row in rows[start:stop]],
+            "cut": [],
+            "double": rows[start:stop] * 2,
+        }
+        rows = rows[:start] + changed[kind] + rows[stop:]
+    return pa.Table.from_pylist(rows, schema=table.schema)
 
 
 def test_tables_of_scores(tmp_path: Path) -> None:
-    verdict = json.dumps(finding())
+    scores = noisy_table(0, 0)
+    verdict = json.dumps(verdict_of(scores))
 
     def target(content: bytes) -> None:
-        (tmp_path / "verdict.json").write_text(verdict)
-        (tmp_path / "scores.parquet").write_bytes(content)
+        (tmp_path / VERDICT).write_text(verdict)
+        (tmp_path / SCORES).write_bytes(content)
+        sealed_anew(tmp_path)
         assert_done_or_refused(recompute, tmp_path)
 
-    def stored(scores: Any) -> bytes:
-        write_scores(scores, tmp_path / "scores.parquet")
-        return (tmp_path / "scores.parquet").read_bytes()
+    def stored(scores: Scores) -> bytes:
+        write_scores(scores, tmp_path / SCORES)
+        return (tmp_path / SCORES).read_bytes()
 
-    fuzz(tables().map(stored) | tables().map(stored).flatmap(lambda content: damaged([content])), target)
+    def stored_anew(table: pa.Table) -> bytes:
+        parquet.write_table(table, tmp_path / SCORES)
+        return (tmp_path / SCORES).read_bytes()
+
+    whole = stored(scores)
+    table = parquet.read_table(tmp_path / SCORES)
+    rows = st.lists(EDITS, max_size=3).map(lambda edits: stored_anew(edited(table, edits)))
+    fuzz(rows | rows | tables().map(stored) | damaged([whole]), target)
 
 
 def test_grids(tmp_path: Path) -> None:
@@ -163,26 +249,29 @@ def test_grids(tmp_path: Path) -> None:
 
 
 def test_adapters(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+    pytest.importorskip("peft")
     base = nn.Sequential(nn.Linear(4, 3))
-    adapted = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["0"]))
-    adapted.save_pretrained(str(tmp_path))
-    plain = nn.Sequential(nn.Linear(4, 3))
-    plain.load_state_dict({f"0.{name}": getattr(base[0], name).data for name in ("weight", "bias")})
-    note = {"format": 1, "base": rasura.models.hash_of_model(plain), "history": None}
-    (tmp_path / "adapter.json").write_text(json.dumps(note))
-    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix in (".json", ".safetensors")}
+    adapted = with_new_adapter(copy.deepcopy(base), {"0": 2}, seed=0)
+    keep_adapter(base, adapted.peft_config["default"], weights_of_adapter(adapted), hash_of_model(base))
+    write_adapter(base, tmp_path / "adapter")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "adapter").glob("adapter*")}
+    with_adapters(base, [tmp_path / "adapter"])
 
     def target(one: tuple[str, bytes]) -> None:
-        (tmp_path / one[0]).write_bytes(one[1])
-        assert_done_or_refused(with_adapters, plain, [tmp_path])
-        (tmp_path / one[0]).write_bytes(whole[one[0]])
+        for name, content in (whole | dict([one])).items():
+            (tmp_path / "adapter" / name).write_bytes(content)
+        assert_done_or_refused(with_adapters, base, [tmp_path / "adapter"])
+        note = json.loads(whole[NOTE]) | {"sha256": {name: hash_of_file(tmp_path / "adapter" / name) for name in rest}}
+        del note["hash"]
+        write_json(tmp_path / "adapter" / NOTE, note | {"hash": hash_of_json(note)})
+        assert_done_or_refused(with_adapters, base, [tmp_path / "adapter"])
 
     def broken(name: str) -> st.SearchStrategy[tuple[str, bytes]]:
         content = whole[name]
         kind = texts_like(json.loads(content)) if name.endswith(".json") else damaged([content])
         return st.tuples(st.just(name), kind)
 
+    rest = sorted({*whole} - {NOTE})
     fuzz(st.sampled_from(sorted(whole)).flatmap(broken), target)
 
 

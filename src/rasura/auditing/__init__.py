@@ -27,6 +27,7 @@ from rasura.auditing.selftest import self_test
 from rasura.auditing.statistics import Estimate, wilson
 from rasura.auditing.untrained import measure_untrained
 from rasura.auditing.verdict import VERDICTS, Judgement, judge
+from rasura.auditing.whole import check_whole
 
 __all__ = [
     "DECODERS",
@@ -53,6 +54,7 @@ __all__ = [
     "Ruling",
     "Scores",
     "Shadows",
+    "check_whole",
     "comes_back",
     "compared_insides",
     "consistency_gate",

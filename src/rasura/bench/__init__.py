@@ -2,6 +2,6 @@
 
 from rasura.bench.engine import run_grid
 from rasura.bench.grid import Cell, Grid, read_grid
-from rasura.bench.summary import summarise
+from rasura.bench.summary import summarise, write_summary
 
-__all__ = ["Cell", "Grid", "read_grid", "run_grid", "summarise"]
+__all__ = ["Cell", "Grid", "read_grid", "run_grid", "summarise", "write_summary"]

@@ -4,13 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from rasura.bench.grid import Cell, Grid
+from rasura.bench.summary import KIND
 from rasura.data import ForgetClasses, load_data
-from rasura.errors import InputError
+from rasura.errors import InputError, alone
 from rasura.files import hash_of_json
 from rasura.models import fresh_model, to_card
 from rasura.progress import Progress, silent
 from rasura.runs import audit_runs, forget_run, train_run
+from rasura.sealed import shared
 
 Engine = Literal["local", "ray"]
 FIRST_REFERENCE_SEED = 1000
@@ -29,15 +33,24 @@ def run_grid(grid: Grid, folder: Path, engine: Engine, progress: Progress) -> li
 
     Returns:
         One finding per cell and method: the JSON values of `verdict.json`, with the cell's model, seed and request.
+        Where there is none, the method's `name`, the cell, and the reason as `failed`.
+
+    Raises:
+        InputError: a class or model is unknown, or there is no finding at all.
+        FolderError: the folder holds something else.
     """
     cells = list(grid.cells())
     _check(grid)
-    if engine == "ray":
-        return _on_ray(grid, cells, folder, progress)
+    shared(folder, KIND)
     found = []
-    for done, cell in enumerate(cells, start=1):
-        found += run_cell(grid, cell, folder, progress)
-        progress("bench: cells", done, len(cells))
+    if engine == "ray":
+        found = _on_ray(grid, cells, folder, progress)
+    else:
+        for done, cell in enumerate(cells, start=1):
+            found += run_cell(grid, cell, folder, progress)
+            progress("bench: cells", done, len(cells))
+    if all("failed" in one for one in found):
+        raise InputError(f"grid: every cell failed ({found[0]['failed']}); allowed: one that gives a model, or more")
     return found
 
 
@@ -51,22 +64,44 @@ def _check(grid: Grid) -> None:
 
 
 def run_cell(grid: Grid, cell: Cell, folder: Path, progress: Progress = silent) -> list[dict[str, Any]]:
-    """Compare all methods of the grid on one original and one request."""
+    """Compare all methods of the grid on one original and one request.
+
+    A method that fails, for whatever reason, costs its own finding; a training that fails, those of the cell.
+    """
+    findings: dict[str, Any] = {}
+    failed: dict[str, str] = {}
+    whole: dict[str, str] = {}
+    with alone("cell", whole):
+        findings = _audited(grid, cell, folder, progress, failed)
+    about = {"cell": {"model": cell.model, "seed": cell.seed, "forget": list(cell.forget)}}
+    missing = [name for name in grid.methods if name not in findings]
+    return [
+        *(finding | about for finding in findings.values()),
+        *({"name": name, "failed": failed.get(name) or whole["cell"]} | about for name in missing),
+    ]
+
+
+def _audited(
+    grid: Grid, cell: Cell, folder: Path, progress: Progress, failed: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The findings of a cell by method; methods without one go into `failed`."""
     data, request = load_data(grid.data), ForgetClasses(cell.forget)
-    home = folder / _slug(cell.model)
-    original = train_run(data, cell.model, grid.recipe, (), cell.seed, home / f"original-{cell.seed}", progress)
-    references = _references(grid, cell, folder, progress)
-    place = home / _slug("+".join(cell.forget)) / f"seed-{cell.seed}"
+    original, references = _original(grid, cell, folder, progress), _references(grid, cell, folder, progress)
+    place = folder / _slug(cell.model) / _slug("+".join(cell.forget)) / f"seed-{cell.seed}"
     models = {}
     for name, method in grid.methods.items():
-        models[name], _ = forget_run(original, data, request, method, cell.seed, place / _slug(name), progress)
+        with alone(name, failed):
+            models[name], _ = forget_run(original, data, request, method, cell.seed, place / _slug(name), progress)
     places = {name: (model, place / "audits" / _slug(name)) for name, model in models.items()}
-    findings = audit_runs(places, data, request, original, references, cell.seed, progress)
-    about = {"model": cell.model, "seed": cell.seed, "forget": list(cell.forget)}
-    return [finding | {"cell": about} for finding in findings.values()]
+    return audit_runs(places, data, request, original, references, cell.seed, progress, failed=failed)
 
 
-def _references(grid: Grid, cell: Cell, folder: Path, progress: Progress) -> list[Any]:
+def _original(grid: Grid, cell: Cell, folder: Path, progress: Progress) -> nn.Module:
+    place = folder / _slug(cell.model) / f"original-{cell.seed}"
+    return train_run(load_data(grid.data), cell.model, grid.recipe, (), cell.seed, place, progress)
+
+
+def _references(grid: Grid, cell: Cell, folder: Path, progress: Progress) -> list[nn.Module]:
     home = folder / _slug(cell.model) / _slug("+".join(cell.forget))
     seeds = [FIRST_REFERENCE_SEED + k for k in range(grid.references)]
     data = load_data(grid.data)
@@ -99,12 +134,13 @@ def _on_ray(grid: Grid, cells: list[Cell], folder: Path, progress: Progress) -> 
 
 
 def _train_references(grid: Grid, cell: Cell, folder: Path) -> None:
-    _references(grid, cell, folder, silent)
+    with alone("references", {}):  # the cells that need them say why there are none
+        _references(grid, cell, folder, silent)
 
 
 def _train_original(grid: Grid, cell: Cell, folder: Path) -> None:
-    place = folder / _slug(cell.model) / f"original-{cell.seed}"
-    train_run(load_data(grid.data), cell.model, grid.recipe, (), cell.seed, place, silent)
+    with alone("original", {}):
+        _original(grid, cell, folder, silent)
 
 
 def _slug(text: str) -> str:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -73,6 +74,7 @@ def load_data(spec: str | Path, own: ModelsOwn | None = None, held_out: float | 
     Data('digits', 10 classes, 1198 training and 599 held-out examples)
     """
     expect("data", spec, (str, Path), "a name or a path, a word")
+    expect("own", own, (*get_args(ModelsOwn), NoneType), "a model's own preprocessing (preprocessing_of), or None")
     spec = str(spec)
     if held_out is not None and not 0 < held_out < 1:
         raise InputError(f"held-out: {held_out}; allowed: above 0 and below 1")

@@ -43,9 +43,9 @@ def check_archive(path: Path) -> None:
     Raises:
         InputError: compressed or overlapping records, or a damaged archive.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
     except (zipfile.BadZipFile, ValueError, LookupError, NotImplementedError) as error:

@@ -1,6 +1,7 @@
 """Model folders: weights in `model.safetensors`, everything else in `model.json`. Nothing is ever unpickled."""
 
 import pickle
+import struct
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -87,13 +88,13 @@ def load_model(
     expect("like", like, (Card, NoneType), "a Card")
     path = Path(path)
     check_model_folder(path)
-    content = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}
-    card = Card.from_json(content) if content else Card()
+    content = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else None
+    card = Card() if content is None else Card.from_json(content)
     if (path / CONFIG).is_file():
-        if content:
+        if content is not None:
             _check_hash(path / WEIGHTS, content.get("sha256"))
         return with_card(read_hugging_face(path), card)
-    if content:
+    if content is not None:
         if architecture is None:
             architecture = _harmless(card.architecture, path, trust)
             _check_fit(replace(card, architecture=architecture), path)
@@ -110,7 +111,10 @@ def load_model(
     raise InputError(f"model: {path} holds none; allowed: a model folder, a Hugging Face folder, a file of weights")
 
 
-UNREADABLE = (RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError, MemoryError)
+UNREADABLE = (
+    *(RuntimeError, EOFError, ValueError, OSError, LookupError, TypeError, AttributeError, MemoryError),
+    struct.error,
+)
 """What `torch.load` raises on files of something else: text, pictures, cut archives."""
 
 

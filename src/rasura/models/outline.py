@@ -13,6 +13,7 @@ from torch.nn.modules.module import (
 
 from rasura.errors import InputError
 from rasura.memory import machine_memory
+from rasura.randomness import seeded
 
 MOST_TENSORS = 10_000
 """A residual net of 1,202 layers has 7,200."""
@@ -82,7 +83,7 @@ def outline(make: Callable[[], nn.Module], limit: Limit, what: str) -> dict[str,
         TooLargeError: it is beyond the limit.
     """
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"), at_most(limit, what):
+        with seeded(0), torch.device("meta"), at_most(limit, what):
             return {name: tensor.shape for name, tensor in make().state_dict().items()}
     except TooLargeError:
         raise
