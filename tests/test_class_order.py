@@ -458,6 +458,9 @@ def test_a_reference_does_not_start_from_weights_that_saw_the_class(tmp_path, ca
     assert main([*training, f"hf:{tmp_path / 'hf'}"]) == 2
     assert "without: 'tabby'; allowed: classes that the weights of hf:" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    forget = ["forget", "logit-mask", "--model", str(tmp_path / "hf"), "--data", spec, "--out", str(tmp_path / "made")]
+    assert main([*forget, "--forget", "2"]) == 0
+    assert "made: logit-mask, to forget tabby, in " in capsys.readouterr().out
     untrained = f"hf:{tmp_path / 'hf'},pretrained=false"
     assert main([*training, untrained]) == 0
     assert "'tabby' is output 0" in capsys.readouterr().err

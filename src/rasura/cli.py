@@ -131,7 +131,7 @@ def _forget(arguments: list[str]) -> int:
         _print_json({"model": str(options.out), **record})
         return 0
     effect = record["effect"]
-    _print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
+    _print(f"{options.out}: {record['method']}, to forget {record['request']['forget']}, in {record['seconds']:.1f} s")
     if search:
         found = record["search"]
         besides = "".join(f", {name} {value}" for name, value in found["besides"].items())
