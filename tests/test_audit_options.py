@@ -63,6 +63,13 @@ def test_every_finding_shows_what_untrained_nets_and_raw_inputs_tell(digits, ori
     assert sum(content["seconds_per_block"].values()) < content["seconds"]
 
 
+def test_an_audit_says_how_many_of_the_models_are_measured(digits, original, retrained):
+    told = []
+    rasura.audit(original, digits, FORGET, original, retrained[:2], progress=lambda *step: told.append(step))
+    steps = [step[1:] for step in told if step[0] == "audit: original and references"]
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
+
+
 def test_the_original_is_like_itself(digits, original, retrained):
     content = rasura.audit(original, digits, FORGET, original, retrained[:3]).content
     own = [row for row in content["geometry"]["similarity"] if row["to"] == "original"]

@@ -132,7 +132,10 @@ def test_the_class_that_was_asked_for_is_forgotten(named):
     assert recall(outcome.model, "tabby") < 0.1
     assert recall(outcome.model, "retriever") > 0.9
     assert outcome.record["request"] == {"forget": "tabby", "classes": [0]}
-    assert "counts them otherwise than animals; they were matched by name: 'dog' is output 3" in outcome.warnings[0]
+    assert (
+        "counts them otherwise than animals; they were matched by name: 'tabby' is output 0, 'dog' is output 3"
+        in outcome.warnings[0]
+    )
     assert forgotten_classes(outcome.model) == ForgetClasses(["Tabby"])
     again = ordered(outcome.model, animals(), forgotten_classes(outcome.model))
     assert again.data.class_numbers(again.request.classes) == (0,)  # pyright: ignore[reportAttributeAccessIssue]
@@ -444,6 +447,36 @@ def test_training_goes_on_in_the_order_of_the_model(tmp_path, capsys):
     trained = rasura.load_model(tmp_path / "out", f"hf:{tmp_path / 'hf'}")
     assert card_of(trained).classes == ("tabby", "wolf", "retriever", "dog")
     assert recall_of(trained, in_own_order(data)) > 0.9
+
+
+def test_a_reference_does_not_start_from_weights_that_saw_the_class(tmp_path, capsys):
+    spec, net = make_npz(tmp_path / "animals.npz", animals(count=240)), vit(OWN)
+    net.save_pretrained(tmp_path / "hf")
+    training = [
+        "train",
+        "--data",
+        spec,
+        "--epochs",
+        "1",
+        "--without",
+        "tabby",
+        "--out",
+        str(tmp_path / "out"),
+        "--model",
+    ]
+    assert main([*training, f"hf:{tmp_path / 'hf'}"]) == 2
+    assert "without: 'tabby'; allowed: classes that the weights of hf:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    forget = ["forget", "logit-mask", "--model", str(tmp_path / "hf"), "--data", spec, "--out", str(tmp_path / "made")]
+    assert main([*forget, "--forget", "2"]) == 0
+    assert "made: logit-mask, to forget tabby, in " in capsys.readouterr().out
+    untrained = f"hf:{tmp_path / 'hf'},pretrained=false"
+    assert main([*training, untrained]) == 0
+    assert "'tabby' is output 0" in capsys.readouterr().err
+    trained, fresh = rasura.load_model(tmp_path / "out"), rasura.build_model(untrained, classes=4)
+    assert card_of(trained).classes == ("tabby", "wolf", "retriever", "dog")
+    far = [name for name, weight in fresh.state_dict().items() if weight.dim() > 1 and "pos" not in name]
+    assert far and not any(torch.equal(fresh.state_dict()[name], net.state_dict()[name]) for name in far)
 
 
 def recall_of(model: nn.Module, data: Data) -> float:

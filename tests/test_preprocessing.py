@@ -282,7 +282,7 @@ def test_compare_prepares_inputs_as_forget_does(tmp_path, capfd):
     folder, data = tiny_vit(tmp_path / "hub"), wide_pictures(tmp_path / "pictures")
     trained_by_transformers(folder, tmp_path / "pictures")
     common = ["--data", data, "--out"]
-    train = ["train", "--model", f"hf:{folder}", "--without", "coral", "--epochs", "2"]
+    train = ["train", "--model", f"hf:{folder},pretrained=false", "--without", "coral", "--epochs", "2"]
     assert main([*train, *common, str(tmp_path / "reference")]) == 0
     compare = ["compare", "--model", str(folder), "--forget", "coral", "--reference", str(tmp_path / "reference")]
     assert main([*compare, "--methods", "logit-mask", *common, str(tmp_path / "compare")]) == 0

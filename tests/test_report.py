@@ -443,6 +443,14 @@ def test_a_rung_that_only_this_model_has_is_marked_without_numbers() -> None:
     assert row[2:] == ["–"] * 6
 
 
+def test_code_after_the_head_that_no_model_has_is_not_called_missing() -> None:
+    made = finding()
+    made["comparisons"] = [one for one in made["comparisons"] if one["decoder"] != "unwrapped"]
+    assert "unwrapped" not in page([made]).lower()
+    made["comparisons"] = [one for one in made["comparisons"] if one["decoder"] != "head swap"]
+    assert "so not compared: head swap." in page([made])
+
+
 @pytest.mark.parametrize(("verdict", "where"), [("DAMAGED", "output"), ("RESIDUAL", "linear probe, head input")])
 def test_no_rung_is_marked_when_the_class_does_not_come_back(verdict: str, where: str) -> None:
     assert "it comes back here" not in page([finding(verdict=verdict, where=where)])

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rasura.data import Data, Examples, Request, asked_in, in_order, listed, matched, only_numbered
+from rasura.data import Data, Examples, ForgetClasses, Request, asked_in, in_order, listed, matched, only_numbered
 from rasura.errors import InputError, expect
-from rasura.models import card_of, class_names_of, library_names
+from rasura.models import brings_weights, card_of, class_names_of, library_names
 from rasura.training import predict
 
 LOOKED, MOST_CLASSES = 256, 32
@@ -50,7 +50,9 @@ def ordered(model: nn.Module, data: Data, request: Request) -> Ordered:
     if not names:
         return Ordered(data, request)
     turned = in_order(data, names)
-    return Ordered(turned, asked_in(request, data, turned), order_warnings(data, turned), only_numbered(data, names))
+    asked = asked_in(request, data, turned)
+    first = asked.classes if isinstance(asked, ForgetClasses) else ()
+    return Ordered(turned, asked, order_warnings(data, turned, first), only_numbered(data, names))
 
 
 def in_order_of_pretrained(model: nn.Module, data: Data) -> Data:
@@ -60,8 +62,25 @@ def in_order_of_pretrained(model: nn.Module, data: Data) -> Data:
     return in_order(data, names) if same else data
 
 
-def order_warnings(data: Data, turned: Data) -> tuple[str, ...]:
-    """What a person should know of data that were brought into another order; nothing if they were not."""
+def check_never_saw(without: Sequence[str], model: nn.Module, architecture: str) -> None:
+    """Refuse to train without classes what starts from weights that were trained with them."""
+    seen = [without[number] for number in matched(without, library_names(model))]
+    if seen and brings_weights(architecture):
+        name = architecture.partition(",")[0]
+        raise InputError(
+            f"without: {listed(seen)}; allowed: classes that the weights of {name} were not trained with, or an "
+            f"untrained net, {name},pretrained=false"
+        )
+
+
+def order_warnings(data: Data, turned: Data, first: Collection[str | int] = ()) -> tuple[str, ...]:
+    """What a person should know of data that were brought into another order; nothing if they were not.
+
+    Args:
+        data: as they were.
+        turned: as they are now.
+        first: classes of `turned` to name before others.
+    """
     if turned is data:
         return ()
     how = "were matched by name"
@@ -69,7 +88,7 @@ def order_warnings(data: Data, turned: Data) -> tuple[str, ...]:
         how = f"have no names in {data.name}, so that their numbers were taken for the model's"
     elif len(turned.classes) > len(data.classes):
         how = f"were matched by name; {len(turned.classes) - len(data.classes)} of the model's have no examples"
-    return (f"classes: the model counts them otherwise than {data.name}; they {how}: {_moved(data, turned)}",)
+    return (f"classes: the model counts them otherwise than {data.name}; they {how}: {_moved(data, turned, first)}",)
 
 
 def places(model: nn.Module, data: Data, outputs: int, lacking: Collection[int] = ()) -> list[int]:
@@ -248,9 +267,12 @@ def _forgotten(model: nn.Module) -> set[int]:
     return {number for one in requests if isinstance(one, dict) for number in one.get("classes", ())}
 
 
-def _moved(data: Data, turned: Data, most: int = 3) -> str:
-    """Some classes whose numbers or names are others now."""
+def _moved(data: Data, turned: Data, first: Collection[str | int], most: int = 3) -> str:
+    """Some classes whose numbers or names are others now, those in `first` before others."""
     place = matched(data.classes, turned.classes)
-    moved = [f"{data.classes[at]!r} is output {to}" for at, to in place.items() if at != to]
+    asked_first = sorted(place.items(), key=lambda pair: turned.classes[pair[1]] not in first)
+    moved = [
+        f"{data.classes[at]!r} is output {to}" for at, to in asked_first if at != to or turned.classes[to] in first
+    ]
     moved = moved or [f"{at} is {name!r}" for at, name in enumerate(turned.classes)]
     return ", ".join(moved[:most]) + (f", … ({len(moved)} in all)" if len(moved) > most else "")

@@ -93,7 +93,7 @@ def _train(arguments: list[str]) -> int:
     with terminal() as progress:
         model = train_run(data, options.model, recipe, without, options.seed, options.out, progress, samples)
         given, data = data, in_order(data, class_names_of(model))
-        say(*order_warnings(given, data))
+        say(*order_warnings(given, data, without))
         held_out = rasura.predict(model, data.test, progress=progress).argmax(1)
     kept = [name for name in data.classes if name not in without]
     asked = [data.classes[number] not in without for number in data.test.labels.tolist()]
@@ -131,7 +131,7 @@ def _forget(arguments: list[str]) -> int:
         _print_json({"model": str(options.out), **record})
         return 0
     effect = record["effect"]
-    _print(f"{options.out}: {record['method']} in {record['seconds']:.1f} s")
+    _print(f"{options.out}: {record['method']}, to forget {record['request']['forget']}, in {record['seconds']:.1f} s")
     if search:
         found = record["search"]
         besides = "".join(f", {name} {value}" for name, value in found["besides"].items())

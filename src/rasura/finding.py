@@ -255,9 +255,11 @@ def _measure_anchors(
     begun = time.perf_counter()
     anchor = read_anchor(anchors[ORIGINAL], probe)
     measured: dict[str, Measured] = {}
-    for name, one in anchors.items():
+    for done, (name, one) in enumerate(anchors.items()):
+        report("audit: original and references", done, len(anchors))
         like = measured[ORIGINAL].stages if measured else ()
         measured[name] = measure(one, probe, anchor, seed, report, f"audit: {name}", like)
+    report("audit: original and references", len(anchors), len(anchors))
     nets = UNTRAINED_NETS[goal] if probe.forget_classes else 0
     untrained = measure_untrained(anchors[ORIGINAL], probe, nets, seed, report) if nets else {}
     tested = self_test(_scores(probe, classes, {MODEL: measured[ORIGINAL]} | measured, untrained), seed)

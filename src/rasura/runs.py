@@ -15,7 +15,7 @@ from torch import nn
 
 from rasura.auditing import Goal, Shadows
 from rasura.audits import VERDICT, write_audit
-from rasura.class_order import in_order_of_pretrained, ordered
+from rasura.class_order import check_never_saw, in_order_of_pretrained, ordered
 from rasura.contents import versions
 from rasura.data import Data, ForgetClasses, ForgetSamples, Request, identity_of_data, resolve
 from rasura.errors import FolderError, check_seed, isolated
@@ -112,6 +112,7 @@ def train_run(
     card = to_card(architecture, data, training=training)
     with seeded(seed):
         model = fresh_model(card)
+    check_never_saw(training["without"], model, architecture)
     turned = in_order_of_pretrained(model, data)
     spec = _spec("train", data, model=card.to_json(), start=identity_of_model(model))
 

@@ -87,7 +87,7 @@ def measure(
         probe: the held-out examples.
         anchor: the original's head and features, for the rungs that need them; None leaves those out.
         seed: of draws.
-        progress: called per batch and per decoder.
+        progress: called per batch.
         label: what the progress bar says.
         like: what the original's stages are called.
 

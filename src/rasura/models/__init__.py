@@ -1,6 +1,6 @@
 """Small nets of our own, and loading of anyone's."""
 
-from rasura.models.build import FAMILIES, build_model
+from rasura.models.build import FAMILIES, brings_weights, build_model
 from rasura.models.card import Card, card_of, hash_of_model, with_card
 from rasura.models.complete import by_class, complete, own_outputs
 from rasura.models.copies import copy_of, settle_weight, unwrapped
@@ -19,6 +19,7 @@ __all__ = [
     "TEXT_ZOO",
     "ZOO",
     "Card",
+    "brings_weights",
     "build_model",
     "by_class",
     "card_of",

@@ -21,7 +21,7 @@ from rasura.user_code import check_trusted, file_in, imported, running
 FAMILIES = {
     "timm:NAME": "a model of timm, e.g. timm:resnet18,pretrained=true",
     "torchvision:NAME": "a model of torchvision, e.g. torchvision:vit_b_16",
-    "hf:NAME": "a Hugging Face classifier, from a local folder or the Hub",
+    "hf:NAME": "a Hugging Face classifier, from a local folder or the Hub; with pretrained=false without its weights",
     "FILE.py:FUNCTION": "a function of your own that returns an nn.Module",
 }
 """Names that lead outside the package, with what they mean."""
@@ -122,6 +122,16 @@ def parse_architecture(architecture: str) -> tuple[str, dict[str, Any]]:
             raise InputError(f"model: {pair!r} in {architecture!r}; allowed: NAME[,option=value…]")
         options[key.strip()] = _typed(value.strip())
     return name.strip(), options
+
+
+def brings_weights(architecture: str) -> bool:
+    """Whether a model of this name comes trained.
+
+    >>> brings_weights("hf:folder"), brings_weights("hf:folder,pretrained=false"), brings_weights("timm:resnet18")
+    (True, False, False)
+    """
+    name, options = parse_architecture(architecture)
+    return bool(options.get("pretrained", name.startswith("hf:")) or options.keys() & {"weights", "checkpoint_path"})
 
 
 def check_harmless(source: str, architecture: str, trust: Iterable[str | Path]) -> None:
@@ -252,6 +262,8 @@ def _from_transformers(name: str, options: dict[str, Any]) -> nn.Module:
         kind = (
             transformers.AutoModelForImageClassification if images else transformers.AutoModelForSequenceClassification
         )
+        if not options.pop("pretrained", True):
+            return kind.from_config(transformers.AutoConfig.from_pretrained(name, trust_remote_code=False, **options))
         return kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False, **options)
     except InputError:
         raise

@@ -131,7 +131,7 @@ def absent(finding: dict[str, Any], rows: dict[str, Row]) -> list[str]:
         return []
     missing = [label for key, label, _ in _MAIN.values() if key not in rows]
     compared = {one["decoder"] for one in finding["comparisons"]}
-    missing += [RUNGS[key][0] for key in ("unwrapped", "bias", "head swap") if key not in compared]
+    missing += [RUNGS[key][0] for key in ("bias", "head swap") if key not in compared]
     return [one.lower() for one in missing]
 
 
