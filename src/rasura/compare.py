@@ -69,7 +69,8 @@ def compare(
         places = {name: (one, folder / "audits" / name) for name, one in models.items()}
         found = audit_runs(places, data, request, model, references, seed, progress, failed=failed)
         if not found:
-            raise InputError(f"methods: none gave a model that could be audited ({next(iter(failed.values()))})")
+            reason = next(iter(failed.values()))
+            raise InputError(f"methods: every one failed ({reason}); allowed: one that gives a model, or more")
         rows = ranked(list(found.values()), costs)
         content: dict[str, Any] = {"format": 2, "rows": [row.to_json() for row in rows], "failed": failed}
         page = comparison_page(list(found.values()), costs, failed, CONTROLS)
