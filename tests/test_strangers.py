@@ -127,7 +127,7 @@ def test_the_command_line_hands_on_whom_the_user_trusts(tmp_path, capsys):
     net = with_card(build_model("resnet8,width=4", 10, 1, 8), Card(f"{file}:net", data.classes, (1, 8, 8)))
     save_model(net, tmp_path / "model")
     command = ["forget", "logit-mask", "--model", str(tmp_path / "model"), "--data", "digits", "--forget", "3"]
-    trusted = ["--trust", str(code(tmp_path / "b.py", tmp_path / "b")), "--trust", str(file)]
+    trusted = ["--trust", str(code(tmp_path / "b.py", tmp_path / "b")), str(file)]
     assert main([*command, "--out", str(tmp_path / "out"), *trusted]) == 0
     assert not (tmp_path / "b").exists()
 

@@ -108,7 +108,7 @@ class Forget:
     forget_samples: str | None = None
     adapter: tuple[Path, ...] = ()
     architecture: str | None = None
-    trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    trust: tuple[Path, ...] = ()
     held_out: float | None = None
     seed: int = 0
     recipe: str | None = None
@@ -166,7 +166,7 @@ class Audit:
     shadow_unlearned: tuple[Path, ...] = ()
     require: Verdict | None = None
     architecture: str | None = None
-    trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    trust: tuple[Path, ...] = ()
     held_out: float | None = None
     seed: int = 0
     preprocess: Preprocess | None = None
@@ -235,7 +235,7 @@ class Compare:
     strength: Literal["auto"] | None = None
     budget: Budget = None
     architecture: str | None = None
-    trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    trust: tuple[Path, ...] = ()
     held_out: float | None = None
     seed: int = 0
     preprocess: Preprocess | None = None
@@ -256,6 +256,6 @@ class Bench:
 
     grid: tyro.conf.Positional[Path]
     out: Path
-    trust: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    trust: tuple[Path, ...] = ()
     engine: Literal["local", "ray"] = "local"
     json: bool = False
