@@ -344,6 +344,7 @@ def _weights(world: Path) -> dict[str, bytes]:
     made = {
         "cut.pt": whole[: len(whole) // 2],
         "void.pt": b"",
+        "number-cut.pt": b"J",
         "text.pt": b"no weights",
         "pickle.pt": pickle.dumps({"a": 1}, protocol=2),
         "object.pt": saved(Path("x")),
@@ -783,7 +784,18 @@ FOLDERS = [
     *(f"without-{key}" for key in ("architecture", "classes", "input_shape", "mean", "std", "data")),
 ]
 WEIGHTS = [
-    *("cut.pt", "void.pt", "text.pt", "pickle.pt", "object.pt", "list.pt", "number.pt", "names.pt", "nothing.pt"),
+    *(
+        "number-cut.pt",
+        "cut.pt",
+        "void.pt",
+        "text.pt",
+        "pickle.pt",
+        "object.pt",
+        "list.pt",
+        "number.pt",
+        "names.pt",
+        "nothing.pt",
+    ),
     *("missing.pt", "more.pt", "shape.pt", "nan.pt", "infinite.pt", "void.safetensors", "text.safetensors"),
     *("header.safetensors", "cut.safetensors", "missing.safetensors", "shape.safetensors", "nan.safetensors"),
     *("picture.bin", "cut.ckpt", "cut.pth"),

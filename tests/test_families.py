@@ -1,6 +1,10 @@
 """Whatever `forget` reads, it writes in a form that `audit` and the model's own library read, with the same answers."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import rasura
+from rasura.__main__ import ENVIRONMENT
 from rasura.cli import main
 from rasura.models import card_of, logits_of, preprocessing_of
 
@@ -221,3 +226,24 @@ def test_what_forget_writes_audit_and_the_library_read(family: Family, tmp_path:
     inputs, _ = rasura.load_data(data, preprocessing_of(out, architecture)).test.batch(torch.arange(20))
     with torch.no_grad():
         assert torch.equal(logits_of(by_the_library(out, architecture), inputs), logits_of(read, inputs))
+
+
+OURS = re.compile(r"rasura: |.+: \d+/\d+, about \d+ s left$")
+"""What is said on stderr: messages and, where it is no terminal, lines of progress."""
+MENDED = "import conftest, rasura.__main__; rasura.__main__.entry()"
+"""The command line with a torchvision that imports, without which transformers has no models."""
+
+
+def test_stderr_is_ours_alone(tmp_path: Path):
+    """Of transformers, Pillow, datasets, peft and torch nothing is heard: neither log lines nor bars nor warnings."""
+    hub, _ = hugging_face("ViT")(tmp_path)
+    common, out = ["--data", images(tmp_path, 8, 1), "--forget", "coral"], str(tmp_path / "out")
+    forget = ["forget", "rfa", "--model", str(hub), "--steps", "5", "--unseen-steps", "5", "--keep-adapter"]
+    audit = ["audit", "--model", str(hub), "--adapter", f"{out}/adapter", "--original", str(hub)]
+    environment = {name: value for name, value in os.environ.items() if name not in ENVIRONMENT}
+    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    for command in ([*forget, "--out", out], [*audit, "--out", str(tmp_path / "audit")]):
+        words = [sys.executable, "-c", MENDED, *command, *common]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert not [line for line in done.stderr.splitlines() if not OURS.match(line)]

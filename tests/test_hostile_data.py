@@ -436,11 +436,12 @@ LONG = "x" * 5000
         "a\0b",
         "idx:a\0b",
         "~\0",
+        "~\ud800",
         f"/tmp@{'9' * 5000}",
         f"canaries:{'9' * 5000}:digits",
         f"text:a.csv,length={'9' * 5000}",
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_names_that_no_file_can_have_are_refused(spec):
     with pytest.raises(InputError):
