@@ -360,10 +360,12 @@ def test_a_damaged_folder_is_refused_and_the_reason_given(damage, tmp_path):
         load_model(folder)
 
 
-@pytest.mark.parametrize("name", ["", "nothing", "empty"])
-def test_a_place_without_a_model_is_refused(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "lacking"), [("", "holds none"), ("nothing", "does not exist"), ("empty", "holds none")]
+)
+def test_a_place_without_a_model_is_refused(name, lacking, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds none; allowed: a model folder, a Hugging Face folder, a file"):
+    with pytest.raises(InputError, match=f"{lacking}; allowed: a model folder, a Hugging Face folder, a file"):
         load_model(tmp_path / name)
 
 
