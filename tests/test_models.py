@@ -1,5 +1,6 @@
 """Models: our own nets, building by name, and loading what others saved without running their code."""
 
+import doctest
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 import rasura
 from rasura import InputError, build_model, load_model, save_model
-from rasura.models import Card, card_of, check_weights, device_of, fresh_model, logits_of, to_card, with_card
+from rasura.models import Card, build, card_of, check_weights, device_of, fresh_model, logits_of, to_card, with_card
 from rasura.models.build import parse_architecture
 
 CARD = Card("resnet8,width=4", ("cat", "dog", "wolf"), (1, 8, 8), (0.3,), (0.4,), "pets", {"seed": 1}, ({"n": 1},))
@@ -360,10 +361,12 @@ def test_a_damaged_folder_is_refused_and_the_reason_given(damage, tmp_path):
         load_model(folder)
 
 
-@pytest.mark.parametrize("name", ["", "nothing", "empty"])
-def test_a_place_without_a_model_is_refused(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "lacking"), [("", "holds none"), ("nothing", "does not exist"), ("empty", "holds none")]
+)
+def test_a_place_without_a_model_is_refused(name, lacking, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds none; allowed: a model folder, a Hugging Face folder, a file"):
+    with pytest.raises(InputError, match=f"{lacking}; allowed: a model folder, a Hugging Face folder, a file"):
         load_model(tmp_path / name)
 
 
@@ -665,3 +668,7 @@ def test_all_files_of_a_model_have_the_permissions_of_new_files(mask, tmp_path):
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "net").iterdir()}
     assert modes == dict.fromkeys(("model.json", "model.safetensors"), 0o666 & ~mask)
+
+
+def test_the_examples_of_building_are_true():
+    assert doctest.testmod(build).failed == 0 < doctest.testmod(build).attempted

@@ -48,7 +48,7 @@ def build_model(architecture: str, classes: int, channels: int | None = None, si
             weights than a quarter of the machine's memory holds.
 
     >>> sum(p.numel() for p in build_model("resnet8,width=8", classes=10, channels=1, size=28).parameters())
-    19498
+    19810
     """
     expect("model", architecture, str, f"NAME[,option=value…], a word (a net of {', '.join([*ZOO, *TEXT_ZOO])}, …)")
     for field, value in {"classes": classes, "channels": channels, "size": size}.items():

@@ -108,7 +108,8 @@ def load_model(
         model = _filled(architecture, like or Card(), read_weights(path), path)
         names = library_names(model)  # a card that was made of the data does not know the model's order
         return with_card(model, replace(card_of(model), classes=names)) if like and names else model
-    raise InputError(f"model: {path} holds none; allowed: a model folder, a Hugging Face folder, a file of weights")
+    lacking = "holds none" if path.exists() else "does not exist"
+    raise InputError(f"model: {path} {lacking}; allowed: a model folder, a Hugging Face folder, a file of weights")
 
 
 UNREADABLE = (
