@@ -70,11 +70,7 @@ def compare(
         found = audit_runs(places, data, request, model, references, seed, progress, failed=failed)
         if not found:
             reason = next(iter(failed.values()))
-<<<<<<< HEAD
-            raise InputError(f"methods: none gave a model that could be audited ({reason}); allowed: at least one")
-=======
             raise InputError(f"methods: every one failed ({reason}); allowed: one that gives a model, or more")
->>>>>>> fuzz
         rows = ranked(list(found.values()), costs)
         content: dict[str, Any] = {"format": 2, "rows": [row.to_json() for row in rows], "failed": failed}
         page = comparison_page(list(found.values()), costs, failed, CONTROLS)
