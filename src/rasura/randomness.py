@@ -12,7 +12,8 @@ CPU = torch.device("cpu")
 def seeded(seed: int, device: torch.device = CPU) -> Iterator[None]:
     """The global generators of the CPU and of `device` are seeded inside the block, and put back; others stay.
 
-    `torch.manual_seed` would seed those of all GPUs, and nothing would put them back.
+    `torch.manual_seed` would seed those of all GPUs, and nothing would put them back. A device that is neither the CPU
+    nor a CUDA one keeps the seed: torch puts back the state of these two alone.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.default_generator.manual_seed(seed)
