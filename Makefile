@@ -6,7 +6,7 @@ OUT    ?= runs/demo
 TOOLS  := $(VENV)-tools
 UV     := $(TOOLS)/bin/uv
 
-.PHONY: help setup demo test test-slow fuzz check lowest lock audit-dependencies bench clean
+.PHONY: help setup demo test test-slow test-faults fuzz check lowest lock audit-dependencies bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test: setup  ## the tests, without those marked slow
 
 test-slow: setup  ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+
+test-faults: setup  ## every command killed, run twice at once, cut from power, its files tampered with
+	$(BIN)/python -m pytest -q -n 2 tests/test_killed.py tests/test_locked.py tests/test_power_cut.py tests/test_sealed.py
 
 fuzz: setup  ## every reader of files against damaged ones, ten minutes each; FUZZ_SECONDS=… for another time
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} $(BIN)/python -m pytest -q tests/fuzz -n 2

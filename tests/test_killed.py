@@ -114,7 +114,11 @@ MOMENTS = {
 """When a command is killed: of an audit, only where little is lost, as each takes seconds."""
 
 
-@pytest.mark.parametrize("command", MOMENTS)
+LONG = ("audit", "compare", "bench")
+COMMANDS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in MOMENTS]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_is_killed_on_its_way_gives_the_same_bits(command: str, commands: Any, tmp_path: Path) -> None:
     said_by(disturbed.__file__, "one-by-one", str(tmp_path), json.dumps(MOMENTS[command]), *commands[command])
 
@@ -125,10 +129,7 @@ def test_an_audit_that_is_killed_while_it_is_written_gives_the_same_bits(command
     said_by(disturbed.__file__, "one-by-one", str(tmp_path), json.dumps(moments), *commands["audit"])
 
 
-SLOW = [pytest.param(command, marks=pytest.mark.slow) for command in ("audit", "compare", "bench")]
-
-
-@pytest.mark.parametrize("command", ["train", "forget", *SLOW])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_who_waits_for_a_command_that_is_killed_goes_on_to_the_same_bits(
     command: str, commands: Any, tmp_path: Path
 ) -> None:

@@ -529,7 +529,7 @@ def test_folders_with_fewer_than_two_classes_are_refused(tmp_path):
 
 def test_a_held_out_class_must_be_trained_on(tmp_path):
     stray = write_image(write_split_folder(tmp_path) / "test" / "wolf" / "1.png", 0)
-    assert_refused(f"folder:{tmp_path}", stray, "'wolf' is unknown", "Allowed: cat, dog")
+    assert_refused(f"folder:{tmp_path}", stray, "'wolf' is unknown", "allowed: cat, dog")
 
 
 def test_a_training_part_alone_is_refused(tmp_path):

@@ -27,10 +27,10 @@ def unknown(field: str, value: object, allowed: Iterable[str]) -> InputError:
     names = [str(name) for name in allowed]
     folded = {name.casefold(): name for name in reversed(names)}
     close = get_close_matches(str(value).casefold(), folded, n=1, cutoff=0.5)
-    hint = f"did you mean {folded[close[0]]!r}? Allowed" if close else "allowed"
+    hint = f"did you mean {folded[close[0]]!r}? " if close else ""
     given = repr(value) if isinstance(value, str) else said(value)
     shown = ", ".join(names[:40]) + (f", … ({len(names)} in all)" if len(names) > 40 else "")
-    return InputError(f"{field}: {given} is unknown; {hint}: {shown}")
+    return InputError(f"{field}: {given} is unknown; {hint}{'Allowed' if close else 'allowed'}: {shown}")
 
 
 def check_seed(seed: int) -> None:
