@@ -1,12 +1,15 @@
 """Two runs are the same only if all that decides their results is: weights, settings, code, preparation, versions."""
 
+import copy
 import functools
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,6 +139,33 @@ def test_a_users_code_is_told_by_its_file_wherever_it_lies(tmp_path: Path) -> No
     assert described(one.scaled(2)) != described(one.scaled(3))
     assert described(one.halved) == described(again.halved) != described(one.doubled)
     assert code_of(nn.Linear) == "torch.nn.modules.linear.Linear"
+    assert described([type(len), type(one.prepare)]) == [code_of(type(len)), code_of(type(one.prepare))]
+    assert described(itself_later()) == described(itself_later())
+
+
+def test_a_web_of_objects_is_described_in_no_time() -> None:
+    layers = [[SimpleNamespace(at=at) for at in range(4)] for _ in range(40)]
+    for one, other in pairwise(layers):
+        for node in one:
+            node.to = tuple(other)
+    changed = copy.deepcopy(layers[0])
+    assert hash_of_json(described(layers[0])) == hash_of_json(described(changed))
+    at = changed[0]
+    while hasattr(at, "to"):
+        at = at.to[0]
+    at.at = 5
+    assert hash_of_json(described(layers[0])) != hash_of_json(described(changed))
+
+
+def itself_later() -> Callable:
+    """A function with a variable of its surroundings that holds nothing any more."""
+    inner = nn.ReLU()
+
+    def forward(inputs):
+        return inner(inputs)  # noqa: F821
+
+    del inner
+    return forward
 
 
 @pytest.mark.parametrize("function", [torch.Tensor.relu, torch.relu, torch.nn.functional.relu, str.lower, np.sin])

@@ -3,9 +3,11 @@
 import functools
 import hashlib
 import inspect
+import logging
 import math
 import re
 import sys
+import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,14 +25,18 @@ _OF_LOADING = {"architectures", "dtype", "torch_dtype", "transformers_version"}
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def described(value: Any, within: tuple[int, ...] = ()) -> Any:
+Seen = dict[int, tuple[Any, str]]
+"""Objects by their `id`: each of them, held so that no other gets its `id`, and what stands for it a second time."""
+
+
+def described(value: Any, seen: Seen | None = None) -> Any:
     """Any object as JSON values: numbers and words as they are, tensors by a hash, all else by its code and settings.
 
     Where an object lies (its address, its device) is left out.
 
     Args:
         value: any object.
-        within: the `id`s of the objects that it was found in.
+        seen: those that were described already; they are not described again, so that no web of them takes long.
 
     >>> described({"of": torch.float32, "at": (1, 2.5), "by": functools.partial(sorted, reverse=True)})
     {'of': 'torch.float32', 'at': [1, 2.5], 'by': ['builtins.sorted', [], {'reverse': True}]}
@@ -45,17 +51,28 @@ def described(value: Any, within: tuple[int, ...] = ()) -> Any:
         return hash_of_tensors([("", value)])
     if isinstance(value, np.ndarray):
         return described(value.tolist())
-    if id(value) in within:
-        return "itself"
-    return _parts_of(value, (*within, id(value)))
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    seen = {} if seen is None else seen
+    if id(value) in seen:
+        return seen[id(value)][1]
+    seen[id(value)] = value, "itself"
+    found = _parts_of(value, seen)
+    if isinstance(value, (list, tuple, dict, set, frozenset)):
+        del seen[id(value)]  # whether equal ones are one or several makes no difference
+    else:
+        seen[id(value)] = value, hash_of_json(found)
+    return found
 
 
-def _parts_of(value: Any, within: tuple[int, ...]) -> Any:
+def _parts_of(value: Any, seen: Seen) -> Any:
     def told(part: Any) -> Any:
-        return described(part, within)
+        return described(part, seen)
 
     if isinstance(value, nn.Module):
-        return structure_of(value, within)
+        return structure_of(value, seen)
+    if isinstance(value, logging.Logger):
+        return value.name
     if isinstance(value, Mapping):
         return {str(key): told(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -66,10 +83,12 @@ def _parts_of(value: Any, within: tuple[int, ...]) -> Any:
         return [told(value.func), told(value.args), told(value.keywords)]
     if inspect.ismethod(value):
         return [code_of(value.__func__), told(value.__self__)]
-    if callable(value) and hasattr(value, "__qualname__"):
-        caught = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
-        caught += getattr(value, "__defaults__", None) or ()
+    if inspect.isfunction(value):
+        caught = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+        caught += value.__defaults__ or ()
         return [code_of(value), told(caught)] if caught else code_of(value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return code_of(value)
     if type(value).__module__.startswith("transformers.") and hasattr(value, "to_dict"):
         return _settings_of_config(value.to_dict())
     return {"kind": code_of(type(value)), **told(getattr(value, "__dict__", {}))}
@@ -80,24 +99,26 @@ def _settings_of_config(content: dict[str, Any]) -> Any:
     return described({key: one for key, one in content.items() if key[0] != "_" and key not in _OF_LOADING})
 
 
-def structure_of(model: nn.Module, within: tuple[int, ...] = ()) -> list[Any]:
+def structure_of(model: nn.Module, seen: Seen | None = None) -> list[Any]:
     """What weights do not show of a net: the kind and the settings of every module, and which parameters are frozen."""
     frozen = [name for name, one in model.named_parameters() if not one.requires_grad]
     kinds = {type(module) for module in model.modules()}
+    seen = {} if seen is None else seen
+    seen.update({id(module): (module, f"module {name}") for name, module in model.named_modules()})
     modules = [
-        [name, type(module).__qualname__, _ADDRESS.sub("", module.extra_repr()), _settings(module, within)]
+        [name, type(module).__qualname__, _ADDRESS.sub("", module.extra_repr()), _settings(module, seen)]
         for name, module in model.named_modules(remove_duplicate=False)
     ]
     return [frozen, sorted(map(code_of, kinds)), modules]
 
 
-def _settings(module: nn.Module, within: tuple[int, ...]) -> Any:
+def _settings(module: nn.Module, seen: Seen) -> Any:
     """What a module's code has set on it. Those of transformers repeat their configuration, and count calls."""
     fixed = {name: module._buffers[name] for name in module._non_persistent_buffers_set}
     given = {name: one for name, one in vars(module).items() if name not in _OWN and not name.startswith("_rasura")}
     if type(module).__module__.startswith("transformers."):
         given = {name: one for name, one in given.items() if name == "config"}
-    return described({**given, **fixed}, (*within, id(module)))
+    return described({**given, **fixed}, seen)
 
 
 def code_of(thing: Any) -> str:
