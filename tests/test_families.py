@@ -72,6 +72,8 @@ def weights_file(architecture: str, suffix: str, channels: int = 1, side: int = 
         if "HERE" in architecture:
             (folder / "net.py").write_text(OWN)
         net, path = rasura.build_model(name, 3, channels, side), folder / f"weights{suffix}"
+        data = rasura.load_data(str(folder / "data.npz"))
+        rasura.fit(net, data.train, rasura.Recipe(epochs=10, batch_size=16), 0, progress=lambda *_: None)
         if suffix == ".safetensors":
             save_file({key: value.contiguous().clone() for key, value in net.state_dict().items()}, path)
         else:
