@@ -26,10 +26,10 @@ demo: setup  ## train, forget, audit on embedded data; writes runs/demo/report.h
 	$(BIN)/rasura demo --out $(OUT)
 
 test: setup  ## the tests, without those marked slow
-	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadscope
 
 test-slow: setup  ## all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope
 
 test-faults: setup  ## every command killed, run twice at once, cut from power, its files tampered with
 	$(BIN)/python -m pytest -q -n 2 tests/test_killed.py tests/test_locked.py tests/test_power_cut.py tests/test_sealed.py
