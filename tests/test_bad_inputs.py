@@ -44,10 +44,10 @@ def test_the_table_is_long() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def little_memory() -> Iterator[None]:
-    """All rows together take less than 1 GiB, where the system tells."""
+    """All rows together add less than half a GiB to what the process has, where the system tells."""
     with peak_memory(torch.device("cpu")) as peak:
         yield
-    assert not peak or peak[0] < 1024
+    assert not peak or peak[0] < 512
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -523,4 +523,4 @@ def test_a_damaged_checkpoint_is_dropped_with_a_word(damage, tmp_path, capsys):
     whole = bits(fit(copy.deepcopy(start), images(), FULL, seed=1, checkpoint=path))
     damage(path)
     assert same(bits(fit(copy.deepcopy(start), images(), FULL, seed=1, checkpoint=path)), whole)
-    assert capsys.readouterr().err == f"rasura: the checkpoint {path} is damaged; training begins anew\n"
+    assert capsys.readouterr().err == f"rasura: the checkpoint {path} is damaged; training starts from the beginning\n"

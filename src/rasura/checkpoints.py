@@ -45,7 +45,7 @@ def resume(path: Path, run: str, model: nn.Module, optimiser: torch.optim.Optimi
     written = path.read_bytes()
     digest, content = written[:DIGEST], written[DIGEST:]
     if hashlib.sha256(content).digest() != digest:
-        print(f"rasura: the checkpoint {path} is damaged; training begins anew", file=sys.stderr)
+        print(f"rasura: the checkpoint {path} is damaged; training starts from the beginning", file=sys.stderr)
         return 0
     saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if saved["run"] != run:
